@@ -1,0 +1,90 @@
+# DeepGrow 3D: everything a fresh clone needs. `make help` lists the targets.
+
+HOST    ?= 127.0.0.1
+PORT    ?= 8000
+STUDIES ?= .data/studies
+VENV    ?= .venv
+
+SHELL         := /bin/bash
+.SHELLFLAGS   := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS     += --no-print-directory --no-builtin-rules
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --use-pep517 --no-warn-conflicts
+
+# The first Python that MONAI Label runs on; looked for only when a virtual environment is to be made.
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))
+FOUND      = $(firstword $(foreach python,$(or $(PYTHON),python3.11 python3.10 python3),\
+               $(shell $(python) -c '$(SUPPORTED)' 2>/dev/null && echo $(python))))
+
+# A stamp is named after the content of the lists it was installed from: another list, another stamp.
+# It is written last and old ones are removed first, so that an interrupted install leaves none.
+hash          = $(shell cat $(1) | sha256sum | cut -c 1-16)
+RUNTIME_LISTS := requirements.txt requirements-monailabel.txt pyproject.toml
+RUNTIME       := $(VENV)/.runtime-$(call hash,$(RUNTIME_LISTS))
+DEV           := $(VENV)/.dev-$(call hash,$(RUNTIME_LISTS) requirements-dev.txt)
+
+.PHONY: help serve install test lint format clean distclean
+
+help:  ## list the targets
+	@echo 'DeepGrow 3D'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Variables: HOST=$(HOST) PORT=$(PORT) STUDIES=$(STUDIES) VENV=$(VENV) PYTHON=(python3.11, python3.10 or python3)'
+
+serve: $(RUNTIME) $(if $(filter .data/studies,$(STUDIES)),.data/studies)  ## install what is missing, then serve STUDIES (default: a copy of the samples)
+	@exec $(BIN)/deepgrow3d serve --studies '$(STUDIES)' --host '$(HOST)' --port '$(PORT)'
+
+install: $(RUNTIME)  ## install what serving needs into VENV
+
+test: lint  ## install what is missing, then run all checks and tests
+	$(BIN)/pytest tests/unit tests/integration
+
+lint: $(DEV)  ## style, types, and who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)  ## sort imports and lay out the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove caches and build output
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find apps benchmarks deepgrow3d_app tests -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove VENV; your studies in .data stay
+	rm -rf '$(VENV)'
+
+$(RUNTIME):
+	@rm -f $(VENV)/.runtime-* $(VENV)/.dev-*
+	@if ! $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  python='$(FOUND)'; \
+	  if [ -z "$$python" ]; then \
+	    echo 'DeepGrow 3D needs Python 3.10 or 3.11$(if $(PYTHON), and $(PYTHON) is neither,; none is on PATH).' >&2; \
+	    echo 'Install one (Debian 12: apt install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11' >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$python"; \
+	  "$$python" -m venv --clear '$(VENV)'; \
+	fi
+	@echo 'Installing DeepGrow 3D into $(VENV): some minutes the first time'
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps -r requirements-monailabel.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@rm -f $(VENV)/.dev-*
+	@echo 'Installing the tools of the checks into $(VENV)'
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+# Annotations are written beside the images, so the samples are served from a copy.
+.data/studies:
+	@mkdir -p .data
+	@rm -rf $@.part
+	@cp -R sample-data/studies $@.part
+	@mv $@.part $@

@@ -1,0 +1,10 @@
+"""DeepGrow 3D: a few clicks in a CT or MR become a mask; saved masks become a better network.
+
+serve: volume file > Volume > clicks > ROI around them > guidance maps > network > mask restored > REST
+train: labelled cases > patches > simulated clicks > guidance maps > network > loss > checkpoint > served model
+
+Each word of the two lines is a folder or a file: ``volume``, ``click``, ``model`` serve the first,
+``training`` and ``evaluation`` the second, ``serving`` is the only folder that knows HTTP.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,108 @@
+"""Every error that this package raises on purpose.
+
+    DeepGrow3DError
+    ├── InvalidInput              what was asked or sent is at fault: change it and try again
+    │   ├── UnreadableVolume      a file cannot be decoded (missing, truncated, corrupt, unknown format)
+    │   ├── UnsupportedVolume     a file decodes, but not to one finite, scalar, 3-D image
+    │   ├── InvalidClicks         clicks that mean nothing on this volume
+    │   │   ├── ClickOutsideVolume
+    │   │   ├── NoForegroundClick
+    │   │   └── ContradictoryClicks
+    │   ├── InvalidRequest        a malformed parameter, identifier or upload
+    │   └── LabelMismatch         a label that does not lie on its image's grid
+    ├── NotFound                  an image, label, model, session or strategy that does not exist
+    ├── Busy                      the resource is taken: the same call may succeed later
+    ├── CheckpointError           weights that are missing, damaged or of another layout
+    └── TrainingError             training cannot start or go on
+
+A message names the value, the bound and the remedy, and is fit to be shown to a user as it is.
+HTTP statuses are chosen in one place only: ``deepgrow3d_app.serving.faults``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DeepGrow3DError(Exception):
+    """Base of the tree: catch this to catch everything that the package raises on purpose."""
+
+
+class InvalidInput(DeepGrow3DError):
+    """What was asked or sent is at fault."""
+
+
+class UnreadableVolume(InvalidInput):
+    """A file cannot be decoded as a medical volume."""
+
+    def __init__(self, file: str, fault: str, remedy: str = "Check that the file is complete.") -> None:
+        super().__init__(f"Cannot read '{file}': {fault}. {remedy}")
+        self.file = file
+        self.fault = fault
+
+
+class UnsupportedVolume(InvalidInput):
+    """A file decodes, but is not one finite, scalar, 3-D image."""
+
+    def __init__(self, file: str, fault: str, remedy: str) -> None:
+        super().__init__(f"'{file}' cannot be used: {fault}. {remedy}")
+        self.file = file
+        self.fault = fault
+
+
+class InvalidClicks(InvalidInput):
+    """Clicks that mean nothing on the volume they were made on."""
+
+
+class ClickOutsideVolume(InvalidClicks):
+    """A click whose voxel does not exist."""
+
+    def __init__(self, index: Sequence[int], shape: Sequence[int]) -> None:
+        last = tuple(n - 1 for n in shape)
+        super().__init__(
+            f"Click {tuple(index)} lies outside the volume of shape {tuple(shape)}. "
+            f"Send voxel indices (i, j, k) of the stored image, from (0, 0, 0) to {last}."
+        )
+        self.index = tuple(index)
+        self.shape = tuple(shape)
+
+
+class NoForegroundClick(InvalidClicks):
+    """Background clicks alone do not say what to segment."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no foreground click. Send at least one click inside the structure.")
+
+
+class ContradictoryClicks(InvalidClicks):
+    """One voxel was clicked as foreground and as background."""
+
+    def __init__(self, index: Sequence[int]) -> None:
+        super().__init__(
+            f"Voxel {tuple(index)} was clicked both as foreground and as background. Remove one of the two clicks."
+        )
+        self.index = tuple(index)
+
+
+class InvalidRequest(InvalidInput):
+    """A malformed parameter, identifier or upload."""
+
+
+class LabelMismatch(InvalidInput):
+    """A label that does not lie on the grid of its image."""
+
+
+class NotFound(DeepGrow3DError):
+    """Something that was named does not exist."""
+
+
+class Busy(DeepGrow3DError):
+    """The resource is taken; the same call may succeed later."""
+
+
+class CheckpointError(DeepGrow3DError):
+    """Weights that are missing, damaged or of another layout."""
+
+
+class TrainingError(DeepGrow3DError):
+    """Training cannot start or go on."""

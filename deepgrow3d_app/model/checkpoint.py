@@ -1,0 +1,108 @@
+"""A trained network on disk: weights in safetensors, its specification and its origin in the header."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from deepgrow3d_app.errors import CheckpointError
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.volume.atomic_file import replace_file
+
+SPEC_KEY = "spec"
+ORIGIN_KEY = "origin"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything that rebuilds a trained network.
+
+    Attributes:
+        spec: what it was trained on and is to be fed with.
+        weights: parameters by name, as :func:`weights_of` gives them.
+        origin: how it came to be (data, steps, command), for people to read.
+    """
+
+    spec: ModelSpec
+    weights: dict[str, Tensor]
+    origin: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: missing, damaged, or not one of ours; the message names file and remedy.
+        """
+        if not path.is_file():
+            raise CheckpointError(
+                f"There is no checkpoint at '{path}'. Restore the file (it is part of the repository), "
+                "train one with `deepgrow3d train`, or name another with --checkpoint."
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"'{path.name}' is damaged or not a safetensors file: {error}.") from error
+        if SPEC_KEY not in header:
+            raise CheckpointError(f"'{path.name}' holds no DeepGrow 3D specification: it was made by another program.")
+        try:
+            return cls(ModelSpec.from_json(header[SPEC_KEY]), weights, json.loads(header.get(ORIGIN_KEY, "{}")))
+        except (CheckpointError, ValueError) as error:
+            raise CheckpointError(f"'{path.name}' cannot be used: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write atomically, floating-point weights in half precision: the old file or the new one, never a part."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        halves = {name: tensor.detach().cpu().half().contiguous() for name, tensor in self.weights.items()}
+        header = {SPEC_KEY: self.spec.to_json(), ORIGIN_KEY: json.dumps(self.origin)}
+        replace_file(path, io.BytesIO(save(halves, header)))
+
+    def network(self) -> nn.Module:
+        """The network with these weights, float32 on the CPU.
+
+        Raises:
+            CheckpointError: the weights do not fit the specification, or are not finite.
+        """
+        network = build_network(self.spec)
+        for name, tensor in self.weights.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"The checkpoint's weights '{name}' are not finite: it is damaged.")
+        load_weights(network, self.weights)
+        return network
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters of ``network`` by name, each once.
+
+    A state dictionary would hold those of MONAI's ``DynUNet`` twice, because it names its blocks twice.
+    """
+    return dict(network.named_parameters())
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give ``network`` the ``weights`` that :func:`weights_of` took from one like it.
+
+    Raises:
+        CheckpointError: a name is missing or unknown, or a shape differs.
+    """
+    parameters = weights_of(network)
+    for name in parameters.keys() ^ weights.keys():
+        fault = "misses" if name in parameters else "has unknown"
+        raise CheckpointError(f"The checkpoint's weights do not fit its specification: it {fault} '{name}'.")
+    for name, parameter in parameters.items():
+        if parameter.shape != weights[name].shape:
+            raise CheckpointError(
+                f"The checkpoint's weights do not fit its specification: '{name}' has the shape "
+                f"{tuple(weights[name].shape)} and should have {tuple(parameter.shape)}."
+            )
+        parameter.data.copy_(weights[name])

@@ -1,0 +1,61 @@
+"""What computes the forward pass: one small interface, so that other engines can stand beside torch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from deepgrow3d_app.model.network import on_device
+
+
+class Engine(Protocol):
+    """Runs a trained network on one patch."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes, for people to read."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits, float32 (i, j, k) on the CPU, for inputs float32 (channels, i, j, k) on the CPU."""
+
+
+class TorchEngine:
+    """PyTorch on a GPU where there is one, else on the CPU; bfloat16 where the hardware has it.
+
+    Args:
+        network: weights loaded; it is moved to ``device`` and belongs to the engine from then on.
+        device: ``None`` chooses.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device | None = None) -> None:
+        self._device = device if device is not None else best_device()
+        self._dtype = reduced_precision(self._device)
+        self._network = on_device(network.eval(), self._device)
+
+    @property
+    def device(self) -> str:
+        """Device and arithmetic, for example ``cpu (bfloat16)``."""
+        return f"{self._device} ({str(self._dtype or torch.float32).removeprefix('torch.')})"
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """See :class:`Engine`."""
+        batch = inputs[None].to(self._device, memory_format=torch.channels_last_3d)
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            logits: Tensor = self._network(batch)
+        return logits[0, 0].float().cpu()
+
+
+def best_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def reduced_precision(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type that ``device`` computes fast with, or ``None`` where float32 is the fastest."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # An emulated bfloat16 would be slower than float32: ask for the instructions themselves.
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

@@ -1,0 +1,39 @@
+"""The network's input channels, put together in one place for training and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from deepgrow3d_app.click.guidance import Point, barrier_maps, guidance_maps
+from deepgrow3d_app.model.spec import ModelSpec
+
+
+def network_inputs(
+    image: Tensor, foreground: Sequence[Point], background: Sequence[Point], previous: Tensor, spec: ModelSpec
+) -> Tensor:
+    """The channels of ``spec`` for one patch.
+
+    Args:
+        image: float32 (i, j, k) of ``spec.patch_shape``, normalised intensities.
+        foreground, background: clicks in patch voxels.
+        previous: float32 (i, j, k), 1 inside the mask before these clicks; zeros at a cold start.
+            Left out where the spec does not use it.
+        spec: says which channels there are.
+
+    Returns:
+        float32 (``spec.input_channels``, i, j, k): image, foreground map, background map, previous
+        mask, foreground barrier map, background barrier map.
+    """
+    # The region's zoom scales the kernel with it: sigma is given at zoom 1, in units of that spacing.
+    channels = [
+        image[None],
+        guidance_maps(foreground, background, spec.patch_shape, spec.spacing_mm, spec.sigma_mm, image.device),
+    ]
+    if spec.previous_mask:
+        channels.append(previous[None])
+    if spec.barrier_scale > 0:
+        channels.append(barrier_maps(image, foreground, background, spec.barrier_scale, spec.barrier_reach))
+    return torch.cat(channels)

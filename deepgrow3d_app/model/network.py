@@ -1,0 +1,68 @@
+"""The two architectures, both of MONAI's building blocks."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.nets import BasicUNet, DynUNet
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deepgrow3d_app.model.spec import ModelSpec
+
+HEAD_CHANNELS = 8
+
+
+def build_network(spec: ModelSpec) -> nn.Module:
+    """The network of ``spec``, randomly initialised.
+
+    Its forward pass takes (batch, ``spec.input_channels``, i, j, k) and gives logits
+    (batch, 1, i, j, k) on the same grid.
+    """
+    if spec.network == "basic_unet":
+        return BasicUNet(spatial_dims=3, in_channels=spec.input_channels, out_channels=1, features=spec.channels)
+    return CompactUNet(spec.input_channels, spec.channels)
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """``network`` moved to ``device``, with channels last: the layout that 3-D convolutions are fastest in."""
+    return network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+class CompactUNet(nn.Module):
+    """A residual U-Net that works at half resolution and draws the border at full resolution.
+
+    Nearly all arithmetic of a 3-D U-Net is spent on its finest level. Here a residual U-Net
+    (nnU-Net's residual encoder, as MONAI's ``DynUNet``) begins with a stride of 2, and a head of two
+    small convolutions sees its upsampled features beside the full-resolution inputs, so that the
+    border follows the image and not the coarse grid.
+
+    Args:
+        input_channels: number of input maps.
+        channels: features of the levels, from half resolution downwards.
+    """
+
+    def __init__(self, input_channels: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        levels = len(channels)
+        self.trunk = DynUNet(
+            spatial_dims=3,
+            in_channels=input_channels,
+            out_channels=HEAD_CHANNELS,
+            kernel_size=[3] * levels,
+            strides=[2] * levels,
+            upsample_kernel_size=[2] * (levels - 1),
+            filters=list(channels),
+            norm_name=("INSTANCE", {"affine": True}),
+            res_block=True,
+        )
+        self.head = nn.Sequential(
+            nn.Conv3d(HEAD_CHANNELS + input_channels, HEAD_CHANNELS, kernel_size=3, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.Conv3d(HEAD_CHANNELS, 1, kernel_size=1),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (batch, 1, i, j, k) for ``inputs`` (batch, channels, i, j, k)."""
+        features = functional.interpolate(self.trunk(inputs), scale_factor=2, mode="trilinear")
+        logits: Tensor = self.head(torch.cat((features, inputs), dim=1))
+        return logits

@@ -1,0 +1,136 @@
+"""The region that the network looks at: cut out of the volume first, resampled after, undone exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from deepgrow3d_app.click.guidance import Point
+from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
+from deepgrow3d_app.volume.volume import Mask
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class Roi:
+    """A box of the source grid seen as a patch of the network's shape.
+
+    The source grid is the volume in RAS order (``AxisOrder.apply``). The region may stick out of the
+    volume; what lies outside is filled on the way in and dropped on the way out.
+
+    Attributes:
+        start: lower corner of the region in source voxels; voxel ``v`` spans [v - 0.5, v + 0.5].
+        step: source voxels per patch voxel along (i, j, k).
+        patch_shape: voxels of the patch.
+        source_shape: voxels of the source grid.
+    """
+
+    start: tuple[float, float, float]
+    step: tuple[float, float, float]
+    patch_shape: Shape
+    source_shape: Shape
+
+    @classmethod
+    def around(
+        cls,
+        centre: Point,
+        patch_shape: Shape,
+        patch_spacing_mm: Spacing,
+        source_shape: Shape,
+        source_spacing_mm: Spacing,
+    ) -> Roi:
+        """The region of ``patch_shape`` voxels of ``patch_spacing_mm`` with its middle at ``centre``.
+
+        Where the volume is longer than the region, the region is moved to lie inside it: voxels
+        that do not exist tell the network nothing. Where it is shorter, the volume lies in the middle.
+
+        Args:
+            centre: source index (i, j, k), not necessarily an integer.
+        """
+        step = [p / s for p, s in zip(patch_spacing_mm, source_spacing_mm, strict=True)]
+        start = []
+        for middle, width, extent in zip(
+            centre, (n * s for n, s in zip(patch_shape, step, strict=True)), source_shape, strict=True
+        ):
+            if width >= extent:
+                start.append((extent - width) / 2 - 0.5)
+            else:
+                start.append(min(max(middle - width / 2, -0.5), extent - 0.5 - width))
+        return cls((start[0], start[1], start[2]), (step[0], step[1], step[2]), patch_shape, source_shape)
+
+    @property
+    def source_box(self) -> Box:
+        """The source voxels that the region covers, as slices into the source array."""
+        box = []
+        for start, step, count, extent in zip(self.start, self.step, self.patch_shape, self.source_shape, strict=True):
+            first = max(0, math.ceil(start - 1e-6))
+            last = min(extent - 1, math.floor(start + step * count + 1e-6))
+            box.append(slice(first, max(first, last) + 1))
+        return box[0], box[1], box[2]
+
+    def to_patch(self, source_index: Index) -> Point:
+        """Where a source voxel's centre lies, in patch voxels."""
+        i, j, k = (
+            (index - start) / step - 0.5 for index, start, step in zip(source_index, self.start, self.step, strict=True)
+        )
+        return i, j, k
+
+    def crop(self, source: npt.NDArray[np.generic], fill: float) -> Tensor:
+        """The region of a source array as a float32 patch (i, j, k).
+
+        Linear interpolation; where the patch is coarser than the source, a triangle as wide as the
+        patch voxel averages what would otherwise alias. Patch voxels with their centre outside the
+        volume get ``fill``.
+        """
+        box = self.source_box
+        patch = torch.from_numpy(np.ascontiguousarray(source[box], dtype=np.float32))
+        outside = torch.zeros(self.patch_shape, dtype=torch.bool)
+        for axis, extent in enumerate(self.source_shape):
+            positions = self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
+            matrix = _interpolation(
+                positions - box[axis].start, box[axis].stop - box[axis].start, max(1.0, self.step[axis])
+            )
+            patch = torch.movedim(torch.tensordot(matrix, patch, dims=([1], [axis])), 0, axis)
+            beyond = (positions < -0.5) | (positions > extent - 0.5)
+            outside |= beyond.reshape([-1 if other == axis else 1 for other in range(3)])
+        return patch.masked_fill(outside, fill)
+
+    def restore(self, logits: Tensor, mask: Mask) -> None:
+        """Write 1 into ``mask`` where the interpolated ``logits`` are positive, 0 around them.
+
+        Args:
+            logits: float (i, j, k) of ``patch_shape``.
+            mask: uint8 (i, j, k) on the source grid, zeros; may be a view in another memory order.
+        """
+        positive = logits > 0
+        if not bool(positive.any()):
+            return
+        box = list(self.source_box)
+        values = logits.float()
+        for axis in range(3):
+            # Interpolation is positive only next to a positive patch voxel: the rest need not be drawn.
+            along = positive.any(dim=(axis + 1) % 3, keepdim=True).any(dim=(axis + 2) % 3, keepdim=True).flatten()
+            drawn = torch.nonzero(along).flatten()
+            low = self.start[axis] + (int(drawn[0]) - 0.5) * self.step[axis]
+            high = self.start[axis] + (int(drawn[-1]) + 1.5) * self.step[axis]
+            box[axis] = slice(max(box[axis].start, math.floor(low)), min(box[axis].stop, math.ceil(high) + 1))
+            positions = (torch.arange(box[axis].start, box[axis].stop) - self.start[axis]) / self.step[axis] - 0.5
+            matrix = _interpolation(positions, self.patch_shape[axis], max(1.0, 1.0 / self.step[axis]))
+            values = torch.movedim(torch.tensordot(matrix, values, dims=([1], [axis])), 0, axis)
+        mask[tuple(box)] = (values > 0).numpy()
+
+
+def _interpolation(positions: Tensor, count: int, width: float) -> Tensor:
+    """Weights (positions, count) of samples 0 ... count - 1: triangles of half-width ``width``, rows sum to 1.
+
+    Positions beyond the samples take the nearest one, so that borders extend outwards.
+    """
+    clamped = positions.clamp(0, count - 1)
+    weights = (1 - (clamped[:, None] - torch.arange(count)).abs() / width).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)

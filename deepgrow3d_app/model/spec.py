@@ -1,0 +1,111 @@
+"""Everything that training and serving must agree on, in one frozen object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from deepgrow3d_app.errors import CheckpointError
+from deepgrow3d_app.volume.geometry import Shape, Spacing
+
+NetworkName = Literal["basic_unet", "compact_unet"]
+
+BTCV_ORGANS = (
+    "spleen",
+    "right kidney",
+    "left kidney",
+    "gallbladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior vena cava",
+    "portal and splenic veins",
+    "pancreas",
+    "right adrenal gland",
+    "left adrenal gland",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """How a volume and clicks become the network's input, and which network that is.
+
+    It is saved inside the checkpoint, so that a served model sees what it was trained on.
+
+    Attributes:
+        network: which architecture (see ``model.network``).
+        channels: feature channels from the finest level to the coarsest, as the architecture reads them.
+        patch_shape: voxels (i, j, k) of the network's input, in RAS order.
+        spacing_mm: voxel edges of the input at zoom 1; ``patch_shape * spacing_mm`` is the region in mm.
+        min_zoom, max_zoom: how far the region may shrink and grow; both 1 for a fixed region.
+        window_hu: CT values that are mapped to -1 and +1 (other modalities: the volume's own range).
+        compress_tails: whether values beyond the window are compressed logarithmically or kept linear.
+        sigma_mm: standard deviation of a click's Gaussian at zoom 1 (it grows and shrinks with the region).
+        previous_mask: whether the mask before this click is an input (the 4th).
+        barrier_scale: the difference in intensity at which the barrier maps fall to 1/e, in halves of the
+            window; 0 leaves these two inputs out.
+        barrier_reach: patch voxels at which the foreground and the background barrier map fall to 1/e in
+            homogeneous tissue. A background click means its surroundings, not all tissue like it.
+        labels: names that viewers offer; any other name may be asked for.
+    """
+
+    network: NetworkName = "compact_unet"
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    patch_shape: Shape = (80, 80, 80)
+    spacing_mm: Spacing = (2.0, 2.0, 2.0)
+    min_zoom: float = 0.25
+    max_zoom: float = 4.0
+    window_hu: tuple[float, float] = (-160.0, 240.0)
+    compress_tails: bool = True
+    sigma_mm: float = 4.0
+    previous_mask: bool = True
+    barrier_scale: float = 0.15
+    barrier_reach: tuple[float, float] = (40.0, 12.0)
+    labels: tuple[str, ...] = BTCV_ORGANS
+
+    @property
+    def input_channels(self) -> int:
+        """Image, foreground and background map; then, where used, previous mask and two barrier maps."""
+        return 3 + int(self.previous_mask) + 2 * int(self.barrier_scale > 0)
+
+    def to_json(self) -> str:
+        """A JSON object of all attributes."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            CheckpointError: not such an object, or one of another version of this package.
+        """
+        try:
+            cls(**json.loads(text))  # refuses names that it does not know, which the next line would ignore
+            return TypeAdapter(cls).validate_json(text, strict=True)
+        except (TypeError, ValueError, AttributeError) as error:
+            fault = " ".join(str(error).split())
+            raise CheckpointError(
+                f"its model specification is not understood ({fault}). "
+                "Use a checkpoint made by this version of DeepGrow 3D."
+            ) from error
+
+
+CLASSIC_SPEC = ModelSpec(
+    network="basic_unet",
+    channels=(32, 64, 128, 256, 512, 32),
+    patch_shape=(128, 128, 128),
+    spacing_mm=(1.0, 1.0, 3.0),
+    min_zoom=1.0,
+    max_zoom=1.0,
+    window_hu=(208.0 - 388.0, 208.0 + 388.0),
+    compress_tails=False,
+    sigma_mm=2.0,
+    previous_mask=False,
+    barrier_scale=0.0,
+)
+"""The classic DeepGrow 3D input: image, foreground, background at 1x1x3 mm and (HU - 208) / 388."""

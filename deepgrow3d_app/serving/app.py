@@ -1,0 +1,134 @@
+"""The MONAI Label app: what is served, put together from the studies folder, the checkpoint and the settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.config import settings as monailabel_settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+
+from deepgrow3d_app import __version__
+from deepgrow3d_app.errors import InvalidRequest, NotFound
+from deepgrow3d_app.serving.click_memory import ClickMemory
+from deepgrow3d_app.serving.datastore import StudiesDatastore
+from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.infer_task import DeepGrowInferTask
+from deepgrow3d_app.serving.served_model import ServedModel
+from deepgrow3d_app.serving.sessions import Sessions
+from deepgrow3d_app.serving.settings import ServingSettings
+from deepgrow3d_app.serving.strategies import RandomStrategy
+from deepgrow3d_app.volume.cache import VolumeCache
+
+logger = logging.getLogger(__name__)
+
+MODEL_NAME = "deepgrow3d"
+CHECKPOINT_FILE = "deepgrow3d.safetensors"
+
+
+class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
+    """DeepGrow 3D for MONAI Label: one model, ``deepgrow3d``, on a folder of studies.
+
+    Args:
+        app_dir: the app's folder; its ``model`` folder holds the checkpoint.
+        studies: the folder of images and labels.
+        conf: what was given with ``--conf``; names of :class:`ServingSettings` count.
+
+    Raises:
+        InvalidRequest: settings or studies that cannot be used.
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
+        conf = dict(conf or {})
+        if studies.startswith(("http://", "https://")):
+            raise InvalidRequest(f"The studies '{studies}' are a DICOMweb server. Give a folder of images for now.")
+        self.serving = ServingSettings.load(conf)
+        self.volumes = VolumeCache(self.serving.volume_cache_bytes)
+        self.model = ServedModel(self.serving.checkpoint or Path(app_dir) / "model" / CHECKPOINT_FILE)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="DeepGrow 3D",
+            description="A few clicks in a CT or MR become a 3-D mask. Not for diagnostic use.",
+            version=__version__,
+        )
+
+    def init_datastore(self) -> StudiesDatastore:
+        """The studies folder."""
+        return StudiesDatastore(
+            Path(self.studies),
+            self.volumes,
+            auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """The one model."""
+        return {
+            MODEL_NAME: DeepGrowInferTask(self.model, self.volumes, ClickMemory(self.serving.click_memory_bytes)),
+        }
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """How the next image is chosen."""
+        return {"random": RandomStrategy(np.random.default_rng()), "first": First()}
+
+    def init_batch_infer(self) -> None:
+        """None: there is nothing to compute before somebody clicks."""
+
+    def _load_sessions(self, load: bool = False) -> Sessions:
+        return Sessions(
+            self.serving.session_folder or Path(self.studies) / ".deepgrow3d" / "sessions",
+            self.volumes,
+            expiry_s=self.serving.session_expiry_s,
+            max_bytes=self.serving.session_bytes,
+            max_image_bytes=self.serving.upload_bytes,
+        )
+
+    def infer_task(self, model: str) -> DeepGrowInferTask:
+        """The task of the model called ``model``.
+
+        Raises:
+            NotFound: there is no such model.
+        """
+        task = self._infers.get(model)
+        if not isinstance(task, DeepGrowInferTask):
+            raise NotFound(f"There is no model {shown(model)}. The model here is '{MODEL_NAME}'.")
+        return task
+
+    def strategy(self, name: str) -> Strategy:
+        """The strategy called ``name``.
+
+        Raises:
+            NotFound: there is no such strategy.
+        """
+        strategy = self._strategies.get(name)
+        if strategy is None:
+            raise NotFound(f"There is no strategy {shown(name)}. Choose one of {', '.join(sorted(self._strategies))}.")
+        return strategy
+
+    def images(self) -> StudiesDatastore:
+        """The studies folder, by its own type."""
+        datastore: StudiesDatastore = self._datastore
+        return datastore
+
+    def viewer_sessions(self) -> Sessions:
+        """The sessions, by their own type."""
+        sessions: Sessions = self._sessions
+        return sessions
+
+    def on_init_complete(self) -> None:
+        """Nothing is left to do: expired sessions are removed by the server, scores are not computed."""
+
+    def model_info(self, model: str) -> dict[str, Any] | None:
+        """Checksum and time of the checkpoint."""
+        self.infer_task(model)
+        info: dict[str, Any] | None = super().model_info(model)
+        return info

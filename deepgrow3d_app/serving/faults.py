@@ -1,0 +1,89 @@
+"""The one place where errors become HTTP answers: a status, and ``{"detail": reason}``."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelError,
+    MONAILabelException,
+)
+from starlette.exceptions import HTTPException
+
+from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidInput, NotFound
+from deepgrow3d_app.serving.identifiers import shown
+
+logger = logging.getLogger(__name__)
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def answer_faults(api: FastAPI) -> None:
+    """Make ``api`` answer errors as this module says."""
+    api.add_exception_handler(DeepGrow3DError, _answer)
+    api.add_exception_handler(MONAILabelException, _answer)
+    api.add_exception_handler(RequestValidationError, _answer)
+    api.add_exception_handler(OSError, _answer)
+    api.add_exception_handler(HTTPException, _answer_routing)
+    api.add_exception_handler(Exception, _answer_unforeseen)
+
+
+def status_and_reason(error: Exception) -> tuple[HTTPStatus, str]:
+    """How ``error`` is answered. What is not known here is a fault of ours, and its text stays in the log."""
+    if isinstance(error, RequestValidationError):
+        return HTTPStatus.UNPROCESSABLE_ENTITY, _validation_reason(error)
+    if isinstance(error, InvalidInput):
+        return HTTPStatus.BAD_REQUEST, str(error)
+    if isinstance(error, NotFound):
+        return HTTPStatus.NOT_FOUND, str(error)
+    if isinstance(error, Busy):
+        return HTTPStatus.TOO_MANY_REQUESTS, str(error)
+    if isinstance(error, ImageNotFoundException | LabelNotFoundException):
+        return HTTPStatus.NOT_FOUND, str(error.msg)
+    if isinstance(error, MONAILabelException) and error.error == MONAILabelError.INVALID_INPUT:
+        return HTTPStatus.BAD_REQUEST, str(error.msg)
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return HTTPStatus.INSUFFICIENT_STORAGE, "The server's disk is full: nothing was saved. Make room and try again."
+    return HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed, and it is not your fault. Its log says where."
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    status, reason = status_and_reason(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s %s", request.method, request.url.path, exc_info=error)
+    else:
+        logger.info("%s %s: %d %s", request.method, request.url.path, status, reason)
+    return JSONResponse({"detail": reason}, status)
+
+
+async def _answer_routing(request: Request, error: Exception) -> Response:
+    """Like FastAPI, but what says only that there is no such route also says where routes are listed."""
+    if not isinstance(error, HTTPException):
+        raise error
+    reason = error.detail
+    if reason == HTTPStatus(error.status_code).phrase and error.status_code in (404, 405):
+        reason = f"There is no {request.method} {shown(request.url.path)}. GET /docs lists what there is."
+    return JSONResponse({"detail": reason}, error.status_code, error.headers)
+
+
+async def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Like ``_answer``, for what Starlette raises again once it is answered: the server logs its traceback."""
+    status, reason = status_and_reason(error)
+    return JSONResponse({"detail": reason}, status)
+
+
+def _validation_reason(error: RequestValidationError) -> str:
+    """One sentence for each parameter that FastAPI refused: where it is, what was sent, what may be sent."""
+    faults = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        sent = "" if fault["type"] == "missing" else f" is {shown(str(fault.get('input')))}"
+        faults.append(f"{place}{sent}: {fault['msg']}")
+    return "; ".join(faults) + "."

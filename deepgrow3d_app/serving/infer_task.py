@@ -1,0 +1,150 @@
+"""Clicks in, an encoded mask out: what MONAI Label calls an infer task."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from deepgrow3d_app.click.click import checked_clicks
+from deepgrow3d_app.serving.click_memory import ClickMemory, Subject
+from deepgrow3d_app.serving.file_version import file_version
+from deepgrow3d_app.serving.infer_request import InferRequest
+from deepgrow3d_app.serving.served_model import LoadedModel, ServedModel
+from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.files import encode_mask, extension_of
+from deepgrow3d_app.volume.volume import Mask, Volume
+
+logger = logging.getLogger(__name__)
+
+UNNAMED = "foreground"
+"""What the structure is called where the viewer does not say."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferAnswer:
+    """An encoded mask on the grid of its image.
+
+    Attributes:
+        content: the bytes of a file.
+        extension: the format of ``content``.
+        params: what viewers read beside it: label_names, latencies (in seconds), centroids (voxels).
+    """
+
+    content: bytes
+    extension: str
+    params: dict[str, Any]
+
+
+class DeepGrowInferTask(InferTask):  # type: ignore[misc]
+    """Answers clicks with the served model; safe to share between threads.
+
+    Args:
+        model: what answers.
+        volumes: decoded images.
+        memory: masks of earlier clicks.
+    """
+
+    def __init__(self, model: ServedModel, volumes: VolumeCache, memory: ClickMemory) -> None:
+        super().__init__(
+            type=InferType.DEEPGROW,
+            labels=list(model.loaded.predictor.spec.labels),
+            dimension=3,
+            description="DeepGrow 3D: clicks inside and outside a structure become its mask",
+        )
+        self._model = model
+        self._volumes = volumes
+        self._memory = memory
+
+    def is_valid(self) -> bool:
+        """Whether the task can answer: a server without weights does not start, so it always can."""
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """What viewers are told, for the weights that are served now."""
+        return {**super().info(), "labels": list(self._model.loaded.predictor.spec.labels)}
+
+    def get_path(self, validate: bool = True) -> str:
+        """The checkpoint file."""
+        return str(self._model.path)
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """MONAI Label's own way to ask: ``request["image"]`` is a path, the mask comes as a temporary file."""
+        answer = self.answer(InferRequest.from_params(request), Path(request["image"]))
+        descriptor, path = tempfile.mkstemp(suffix=answer.extension)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(answer.content)
+        return path, answer.params
+
+    def answer(
+        self, request: InferRequest, image: Path, *, previous: Mask | None = None, session_id: str = ""
+    ) -> InferAnswer:
+        """The mask that ``request`` asks for.
+
+        Args:
+            request: what is asked.
+            image: a volume file, or a folder with one DICOM series.
+            previous: the mask to start from, on the image's grid; ``None`` for what was answered to
+                earlier clicks, where that is remembered.
+            session_id: the session that the image belongs to.
+
+        Raises:
+            UnreadableVolume, UnsupportedVolume: the image is not one 3-D image.
+            InvalidClicks: clicks that mean nothing on this image.
+            LabelMismatch: ``previous`` has another shape than the image.
+        """
+        started = time.perf_counter()
+        model = self._model.current()
+        image_version = file_version(image)
+        volume = self._volumes.get(image)
+        read_s = time.perf_counter() - started
+        if previous is not None:
+            mask, latencies = _predict(model, volume, request, previous)
+        else:
+            subject = Subject(str(image), image_version, model.version, request.label, f"{session_id}/{request.client}")
+            mask, latencies = self._remembered_or_predicted(model, volume, request, subject)
+        written = time.perf_counter()
+        extension = request.result_extension or extension_of(image.name) or ".nii.gz"
+        content = encode_mask(mask, volume.affine, extension, compress=request.compress)
+        finished = time.perf_counter()
+        latencies |= {"read": read_s, "write": finished - written, "total": finished - started}
+        name = request.label or UNNAMED
+        logger.info("%s of %s: %d clicks, %.2f s", name, image.name, len(request.clicks), latencies["total"])
+        params = {
+            "label_names": {name: 1},
+            "latencies": {step: round(seconds, 3) for step, seconds in latencies.items()},
+            "centroids": {name: _centroid(mask)},
+        }
+        return InferAnswer(content, extension, params)
+
+    def _remembered_or_predicted(
+        self, model: LoadedModel, volume: Volume, request: InferRequest, subject: Subject
+    ) -> tuple[Mask, dict[str, float]]:
+        clicks = checked_clicks(request.clicks, volume.shape)
+        recollection = self._memory.recall(subject, clicks)
+        if recollection is not None and recollection.is_exact:
+            return recollection.mask, dict.fromkeys(("pre", "infer", "invert", "post"), 0.0)
+        mask, latencies = _predict(model, volume, request, recollection.mask if recollection else None)
+        self._memory.remember(subject, clicks, mask)
+        return mask, latencies
+
+
+def _predict(
+    model: LoadedModel, volume: Volume, request: InferRequest, previous: Mask | None
+) -> tuple[Mask, dict[str, float]]:
+    prediction = model.predictor.predict(volume, request.clicks, previous)
+    latencies = {"pre": prediction.crop_s, "infer": prediction.network_s, "invert": prediction.restore_s, "post": 0.0}
+    return prediction.mask, latencies
+
+
+def _centroid(mask: Mask) -> list[str]:
+    """The mean voxel (i, j, k) of ``mask``, rounded, as the strings that MONAI Label sends."""
+    totals = [mask.sum(axis=others, dtype=np.int64) for others in ((1, 2), (0, 2), (0, 1))]
+    return [str(round(float(np.average(np.arange(total.size), weights=total)))) for total in totals]

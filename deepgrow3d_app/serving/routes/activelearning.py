@@ -1,0 +1,36 @@
+"""``/activelearning``: which image to annotate next."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from deepgrow3d_app.serving.access import USER, Served
+
+router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
+
+MAX_CLIENT_ID = 200
+
+
+@router.post("/{strategy}", dependencies=USER)
+def next_sample(
+    served: Served, strategy: str, params: Annotated[dict[str, Any] | None, Body()] = None
+) -> dict[str, Any]:
+    """The next image; {} when every image has a final label."""
+    chosen = served.strategy(strategy)({**(params or {}), "strategy": strategy}, served.images())
+    if not chosen:
+        return {}
+    images = served.images()
+    image_id = chosen["id"]
+    path = images.image_file(image_id)
+    info = images.get_image_info(image_id)
+    served_before = info.get("strategy")
+    client = (params or {}).get("client_id")
+    handed_out = {
+        **(served_before if isinstance(served_before, dict) else {}),
+        strategy: {"ts": int(time.time()), "client_id": str(client)[:MAX_CLIENT_ID] if client else None},
+    }
+    images.update_image_info(image_id, {"strategy": handed_out})
+    return {**chosen, "path": str(path), **info}

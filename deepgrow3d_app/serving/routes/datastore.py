@@ -1,0 +1,197 @@
+"""``/datastore``: images and labels of the studies."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, BackgroundTasks, File, Form, Query, UploadFile
+from fastapi.responses import FileResponse
+
+from deepgrow3d_app.errors import InvalidRequest, NotFound
+from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, USER, FileWorkers, Served
+from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.identifiers import checked_name, shown
+from deepgrow3d_app.serving.json_text import parse_object
+from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
+from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
+from deepgrow3d_app.serving.uploads import Upload
+from deepgrow3d_app.volume.files import EXTENSIONS
+
+router = APIRouter(prefix="/datastore", tags=["Datastore"])
+
+FINAL = "final"
+DIGESTS = ("SHA256", "SHA512", "MD5")
+
+Params = Annotated[str, Form(description="a JSON object")]
+
+
+@router.get("/", dependencies=USER)
+def datastore(served: Served, output: Literal["stats", "all", "train"] = "stats") -> Any:
+    """Images and labels, or how many there are."""
+    images = served.images()
+    if output == "all":
+        return images.json()
+    return images.datalist() if output == "train" else images.status()
+
+
+@router.put("/", include_in_schema=False, dependencies=ANNOTATOR)
+@router.put("/image", dependencies=ANNOTATOR)
+async def add_image(
+    served: Served,
+    workers: FileWorkers,
+    file: Annotated[UploadFile, File()],
+    image: str | None = None,
+    params: Params = "{}",
+) -> dict[str, str]:
+    """Add an image."""
+    info = parse_object(params or "{}", "params")
+    return {"image": await workers.run(_add_image, served, image or "", Upload.of(file), info)}
+
+
+def _add_image(served: DeepGrow3DApp, image: str, upload: Upload, info: dict[str, Any]) -> str:
+    if upload.extension not in IMAGE_EXTENSIONS:
+        raise InvalidRequest(f"{shown(upload.name)} is no image. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
+    image_id = checked_name(image or upload.stem, "an image id")
+    with upload.staged(image_id + upload.extension) as path:
+        return served.images().add_image(image_id, str(path), info)
+
+
+@router.delete("/", include_in_schema=False, dependencies=ADMIN)
+@router.delete("/image", dependencies=ADMIN)
+def remove_image(served: Served, id: str) -> dict[str, Any]:
+    """Remove an image and its labels."""
+    served.images().remove_image(id)
+    return {}
+
+
+@router.head("/image", dependencies=USER)
+def check_image(served: Served, image: str, check_sum: str | None = None) -> dict[str, Any]:
+    """Whether an image exists, and is what the caller has."""
+    path = served.images().image_file(image)
+    if check_sum:
+        algorithm, _, digest = check_sum.rpartition(":")
+        algorithm = algorithm or "SHA256"
+        if algorithm not in DIGESTS:
+            raise InvalidRequest(f"The checksum's method is {shown(algorithm)}. Choose one of {', '.join(DIGESTS)}.")
+        if digest != _hexdigest(path, algorithm):
+            raise NotFound(f"The image {shown(image)} has another checksum.")
+    return {}
+
+
+@router.get("/image", dependencies=USER)
+def image_file(served: Served, image: str) -> FileResponse:
+    """An image's file."""
+    return _download(served.images().image_file(image))
+
+
+@router.get("/image/info", dependencies=USER)
+def image_info(served: Served, image: str) -> Any:
+    """What is known of an image."""
+    served.images().image_file(image)
+    return served.images().get_image_info(image)
+
+
+@router.put("/image/info", dependencies=ANNOTATOR)
+def update_image_info(served: Served, image: str, info: Params = "{}") -> None:
+    """Add to what is known of an image."""
+    served.images().update_image_info(image, parse_object(info, "info"))
+
+
+@router.put("/label", dependencies=ANNOTATOR)
+async def save_label(
+    served: Served,
+    workers: FileWorkers,
+    image: str,
+    label: Annotated[UploadFile, File(description="on the grid of the image; as .bin: its voxels, one byte each")],
+    params: Params = "{}",
+    tag: str = FINAL,
+) -> dict[str, str]:
+    """Save a label."""
+    info = parse_object(params or "{}", "params")
+    label_id = await workers.run(_save_label, served, image, tag or FINAL, Upload.of(label), info)
+    return {"image": image, "label": label_id}
+
+
+def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, info: dict[str, Any]) -> str:
+    extension = RAW_EXTENSION if upload.name.lower().endswith(RAW_EXTENSION) else upload.extension
+    if not extension:
+        raise InvalidRequest(
+            f"{shown(upload.name)} is no label. Send one of {', '.join((*EXTENSIONS, RAW_EXTENSION))}."
+        )
+    images = served.images()
+    images.image_file(image)
+    with upload.staged(f"label{extension}") as path:
+        label_id = images.save_label(image, str(path), tag, info)
+    served.on_save_label(image, label_id)
+    return label_id
+
+
+@router.delete("/label", dependencies=ADMIN)
+def remove_label(served: Served, id: str, tag: str) -> dict[str, Any]:
+    """Remove a label."""
+    served.images().remove_label(id, tag)
+    return {}
+
+
+@router.head("/label", dependencies=USER)
+def check_label(served: Served, image: str, tag: str) -> dict[str, Any]:
+    """Whether a label exists."""
+    served.images().label_file(image, tag)
+    return {}
+
+
+@router.get("/label", dependencies=USER)
+def label_file(served: Served, label: str, tag: str) -> FileResponse:
+    """A label's file."""
+    return _download(served.images().label_file(label, tag))
+
+
+@router.get("/label/info", dependencies=USER)
+def label_info(served: Served, label: str, tag: str) -> Any:
+    """What is known of a label."""
+    served.images().label_file(label, tag)
+    return served.images().get_label_info(label, tag)
+
+
+@router.put("/label/info", dependencies=ANNOTATOR)
+def update_label_info(served: Served, label: str, tag: str, info: Params = "{}") -> None:
+    """Add to what is known of a label."""
+    served.images().update_label_info(label, tag, parse_object(info, "info"))
+
+
+@router.put("/updatelabelinfo", include_in_schema=False, dependencies=ANNOTATOR)
+def update_label_params(served: Served, label: str, tag: str, params: Params = "{}") -> None:
+    """Add to what is known of a label, as older clients do."""
+    served.images().update_label_info(label, tag, parse_object(params, "params"))
+
+
+@router.get("/dataset", dependencies=ANNOTATOR)
+async def dataset(
+    served: Served,
+    workers: FileWorkers,
+    afterwards: BackgroundTasks,
+    limit_cases: Annotated[int | None, Query(ge=1)] = None,
+) -> FileResponse:
+    """Images with final labels, as a zip archive."""
+    images = served.images()
+    if not images.datalist():
+        raise NotFound(f"No image has a label '{FINAL}' yet, so there is nothing to download. Save a label first.")
+    archive = Path(await workers.run(images.get_dataset_archive, limit_cases))
+    afterwards.add_task(archive.unlink)
+    return FileResponse(archive, media_type="application/zip", filename="dataset.zip")
+
+
+def _download(path: Path) -> FileResponse:
+    media_type = mimetypes.guess_type(path, strict=False)[0] or "application/octet-stream"
+    return FileResponse(path, media_type=media_type, filename=path.name)
+
+
+def _hexdigest(path: Path, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""``/infer``: clicks in, a mask out."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Response, UploadFile
+from urllib3.filepost import encode_multipart_formdata
+
+from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.serving.access import USER, ClickWorkers, Served
+from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.infer_request import InferRequest
+from deepgrow3d_app.serving.infer_task import DeepGrowInferTask, InferAnswer
+from deepgrow3d_app.serving.json_text import parse_object
+from deepgrow3d_app.serving.label_grid import RAW_EXTENSION, read_label
+from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
+from deepgrow3d_app.serving.uploads import Upload
+
+router = APIRouter(prefix="/infer", tags=["Infer"])
+
+Output = Literal["all", "image", "json", "dicom_seg"]
+
+BINARY = "application/octet-stream"
+
+
+@router.post(
+    "/{model}",
+    dependencies=USER,
+    response_class=Response,
+    responses={200: {"content": {"multipart/form-data": {}, BINARY: {}, "application/json": {}}}},
+)
+async def infer(
+    served: Served,
+    workers: ClickWorkers,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File(description="an image, in place of `image` and `session_id`")] = None,
+    label: Annotated[UploadFile | None, File(description="a mask to start from, on the grid of the image")] = None,
+    output: Output = "all",
+) -> Response:
+    """The mask of the structure that was clicked.
+
+    Clicks are voxels (i, j, k) of the stored image, all of them at every call:
+    `params` = `{"label": "liver", "foreground": [[60, 50, 40]], "background": []}`.
+    """
+    task = served.infer_task(model)
+    if output == "dicom_seg":
+        raise InvalidRequest("output=dicom_seg needs studies on a DICOMweb server. Ask for output=image here.")
+    request = InferRequest.from_params(parse_object(params, "params"))
+    uploads = {name: Upload.of(sent) for name, sent in (("file", file), ("label", label)) if sent is not None}
+    answer = await workers.run(_answer, served, task, request, image, session_id, uploads)
+    return _response(answer, output)
+
+
+def _answer(
+    served: DeepGrow3DApp,
+    task: DeepGrowInferTask,
+    request: InferRequest,
+    image: str,
+    session_id: str,
+    uploads: dict[str, Upload],
+) -> InferAnswer:
+    if "file" in uploads:
+        extension = uploads["file"].extension
+        if extension not in IMAGE_EXTENSIONS:
+            raise InvalidRequest(f"'file' is no image that can be read. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
+        with uploads["file"].staged(f"file{extension}") as path:
+            return _answer_on(served, task, request, path, "", uploads.get("label"))
+    if session_id:
+        path = served.viewer_sessions().get(session_id, touch=True).image
+    elif image:
+        path = served.images().image_file(image)
+    else:
+        raise InvalidRequest("There is no image. Name one with image=ID or session_id=ID, or send it as 'file'.")
+    return _answer_on(served, task, request, path, session_id, uploads.get("label"))
+
+
+def _answer_on(
+    served: DeepGrow3DApp,
+    task: DeepGrowInferTask,
+    request: InferRequest,
+    image: Path,
+    session_id: str,
+    label: Upload | None,
+) -> InferAnswer:
+    if label is None:
+        return task.answer(request, image, session_id=session_id)
+    with label.staged(f"label{label.extension or RAW_EXTENSION}") as path:
+        previous = (read_label(path, served.volumes.get(image)) > 0).astype("uint8")
+    return task.answer(request, image, previous=previous)
+
+
+def _response(answer: InferAnswer, output: Output) -> Response:
+    params = json.dumps(answer.params)
+    if output == "json":
+        return Response(params, media_type="application/json")
+    # Viewers save the file under this name: two answers must not meet in one file.
+    name = f"{uuid.uuid4().hex}{answer.extension}"
+    media_type = mimetypes.guess_type(name, strict=False)[0] or BINARY
+    if output == "image":
+        return Response(
+            answer.content,
+            media_type=media_type,
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
+    fields: dict[str, Any] = {
+        "params": (None, params, "application/json"),
+        "image": (name, answer.content, media_type),
+    }
+    body, content_type = encode_multipart_formdata(fields)
+    return Response(body, media_type=content_type)

@@ -1,0 +1,49 @@
+"""``/session``: images that a viewer sends for a while."""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Query, UploadFile
+from fastapi.responses import FileResponse
+
+from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.serving.access import USER, FileWorkers, Served
+from deepgrow3d_app.serving.uploads import Upload
+
+router = APIRouter(prefix="/session", tags=["Session"])
+
+
+@router.put("/", dependencies=USER)
+async def create_session(
+    served: Served,
+    workers: FileWorkers,
+    files: Annotated[list[UploadFile], File(description="one volume, or the files of one DICOM series")],
+    uncompress: Annotated[bool, Query(description="the one file is a zip archive")] = False,
+    expiry: Annotated[int, Query(ge=0, description="seconds without use; 0 for the most that is allowed")] = 0,
+) -> dict[str, Any]:
+    """Open a session with an image."""
+    uploads = [Upload.of(file) for file in files]
+    session = await workers.run(served.viewer_sessions().add, uploads, expiry_s=expiry, uncompress=uncompress)
+    return {"session_id": session.session_id, "session_info": session.to_json()}
+
+
+@router.get("/{session_id}", dependencies=USER, response_model=None)
+def get_session(
+    served: Served, session_id: str, update_ts: bool = False, image: bool = False
+) -> dict[str, Any] | FileResponse:
+    """A session, or its image."""
+    session = served.viewer_sessions().get(session_id, touch=update_ts)
+    if not image:
+        return session.to_json()
+    if session.image.is_dir():
+        raise InvalidRequest("The image of this session is a DICOM series, which cannot be downloaded as one file.")
+    media_type = mimetypes.guess_type(session.image, strict=False)[0] or "application/octet-stream"
+    return FileResponse(session.image, media_type=media_type, filename=session.image.name)
+
+
+@router.delete("/{session_id}", dependencies=USER)
+def remove_session(served: Served, session_id: str) -> dict[str, Any]:
+    """Close a session."""
+    return served.viewer_sessions().remove(session_id).to_json()

@@ -1,0 +1,99 @@
+"""The ASGI application: ``uvicorn deepgrow3d_app.serving.server:app``, or MONAI Label's ``--uvicorn_app``.
+
+``app`` is built when it is first asked for, from MONAI Label's settings (app folder, studies).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from monailabel.config import settings
+from monailabel.interfaces.utils.app import app_instance
+
+from deepgrow3d_app import __version__
+from deepgrow3d_app.errors import DeepGrow3DError, NotFound
+from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.faults import answer_faults
+from deepgrow3d_app.serving.routes import activelearning, datastore, infer, info, model, session, train
+from deepgrow3d_app.serving.upload_limit import UploadLimit
+from deepgrow3d_app.serving.workers import Workers
+
+FILE_THREADS = 4
+CLEANUP_EVERY_S = 60
+
+
+def build(served: DeepGrow3DApp) -> FastAPI:
+    """The HTTP server of ``served``."""
+    api = FastAPI(
+        title="DeepGrow 3D",
+        version=__version__,
+        description="Click-driven 3-D segmentation for MONAI Label viewers. Not for diagnostic use.",
+        docs_url="/",
+        redoc_url="/docs",
+        lifespan=_lifespan,
+    )
+    api.state.served = served
+    api.state.click_workers = Workers(served.serving.worker_threads, served.serving.max_waiting)
+    api.state.file_workers = Workers(FILE_THREADS, served.serving.max_waiting)
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        from monailabel.endpoints import login
+
+        api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
+    for routes in (info, infer, datastore, session, activelearning, model, train):
+        api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
+    answer_faults(api)
+    api.add_middleware(UploadLimit, max_bytes=served.serving.upload_bytes)
+    # A page of another origin may talk to the server only where the operator named it: anybody's web
+    # page could read the studies otherwise.
+    api.add_middleware(
+        CORSMiddleware,
+        allow_origins=[str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS],
+        allow_credentials=True,
+        allow_methods=["*"],
+        allow_headers=["*"],
+    )
+    return api
+
+
+def served_app() -> DeepGrow3DApp:
+    """The app that MONAI Label's settings name.
+
+    Raises:
+        DeepGrow3DError: it cannot be started.
+    """
+    served = app_instance()
+    if not isinstance(served, DeepGrow3DApp):
+        raise NotFound(f"'{settings.MONAI_LABEL_APP_DIR}' is not the app folder of DeepGrow 3D. Give apps/deepgrow3d.")
+    served.server_mode(True)
+    return served
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    cleanup = asyncio.create_task(_remove_expired_sessions(api.state.served))
+    yield
+    cleanup.cancel()
+
+
+async def _remove_expired_sessions(served: DeepGrow3DApp) -> None:
+    while True:
+        await anyio.to_thread.run_sync(served.viewer_sessions().remove_expired)
+        await asyncio.sleep(CLEANUP_EVERY_S)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        app = build(served_app())
+    except DeepGrow3DError as error:
+        sys.exit(f"DeepGrow 3D cannot start. {error}")
+    globals()["app"] = app
+    return app

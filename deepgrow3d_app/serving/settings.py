@@ -1,0 +1,58 @@
+"""What whoever runs the server may choose, parsed once at start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from deepgrow3d_app.errors import InvalidRequest
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class ServingSettings(BaseSettings):
+    """Settings of the server: from ``DEEPGROW3D_...`` variables, or from ``--conf name value`` of MONAI Label.
+
+    Attributes:
+        checkpoint: the served weights; ``None`` for those in the app's ``model`` folder.
+        worker_threads: clicks that are computed at once; further ones wait.
+        max_waiting: clicks that may wait; beyond that the server says that it is busy.
+        volume_cache_bytes: bound on the decoded volumes kept in memory.
+        click_memory_bytes: bound on the masks remembered between the clicks of one structure.
+        session_folder: where sessions are kept; ``None`` for ``.deepgrow3d/sessions`` in the studies folder.
+        session_expiry_s: how long an unused session is kept, at most.
+        session_bytes: bound on all sessions together.
+        upload_bytes: the largest request body that is accepted.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore")
+
+    checkpoint: Path | None = None
+    worker_threads: int = Field(default=1, ge=1, le=64)
+    max_waiting: int = Field(default=64, ge=0)
+    volume_cache_bytes: int = Field(default=2 * GIB, ge=0)
+    click_memory_bytes: int = Field(default=256 * MIB, ge=0)
+    session_folder: Path | None = None
+    session_expiry_s: int = Field(default=3600, ge=60)
+    session_bytes: int = Field(default=16 * GIB, ge=1)
+    upload_bytes: int = Field(default=2 * GIB, ge=1)
+
+    @classmethod
+    def load(cls, conf: Mapping[str, str]) -> ServingSettings:
+        """The settings of the environment, with those of ``conf`` on top; other names in ``conf`` are left alone.
+
+        Raises:
+            InvalidRequest: a value that cannot be used; the message names it and its bound.
+        """
+        try:
+            return cls(**{name: value for name, value in conf.items() if name in cls.model_fields})  # type: ignore[arg-type]
+        except ValidationError as error:
+            faults = "; ".join(
+                f"DEEPGROW3D_{'_'.join(map(str, fault['loc'])).upper()} is {fault['input']!r}: {fault['msg']}"
+                for fault in error.errors()
+            )
+            raise InvalidRequest(f"The server's settings cannot be used. {faults}.") from error

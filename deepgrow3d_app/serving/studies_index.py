@@ -1,0 +1,146 @@
+"""The index of the studies folder, ``datastore_v2.json``: which images there are, and their labels.
+
+MONAI Label changes its index in place while other threads read it, and rewrites the file in place.
+Here a change is made on a draft and shown, in memory as on disk, when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import LocalDatastore, LocalDatastoreModel
+
+from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.volume.atomic_file import replace_file
+from deepgrow3d_app.volume.files import EXTENSIONS, extension_of
+
+logger = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+
+
+class _Draft(threading.local):
+    """The index that this thread is changing, if it is."""
+
+    index: LocalDatastoreModel | None = None
+
+
+class StudiesIndex(LocalDatastore):  # type: ignore[misc]
+    """MONAI Label's datastore of a folder, safe to share between threads.
+
+    Args:
+        studies: the folder.
+        auto_reload: whether files that others put there or take away are noticed at once.
+        read_only: leave the index as it is at start-up.
+
+    Raises:
+        InvalidRequest: the index is damaged.
+    """
+
+    def __init__(self, studies: Path, *, auto_reload: bool, read_only: bool) -> None:
+        self._guard = threading.RLock()
+        self._draft = _Draft()
+        self._shown: LocalDatastoreModel
+        try:
+            super().__init__(
+                str(studies),
+                extensions=[f"*{extension}" for extension in IMAGE_EXTENSIONS],
+                auto_reload=auto_reload,
+                read_only=read_only,
+            )
+        except ValueError as error:
+            raise InvalidRequest(
+                f"The index of the studies, '{studies / 'datastore_v2.json'}', is damaged. "
+                "Move it away and start again: images and labels are found by their files."
+            ) from error
+
+    def refresh(self) -> None:
+        """Bring the index in line with the files."""
+        self._reconcile_datastore()
+
+    @property
+    def images_folder(self) -> Path:
+        """Where the images lie."""
+        return Path(self._datastore.image_path())
+
+    @property
+    def labels_folder(self) -> Path:
+        """Where the labels lie, in a folder for each tag."""
+        return Path(self._datastore.label_path(None))
+
+    @contextlib.contextmanager
+    def editing(self) -> Iterator[LocalDatastoreModel]:
+        """The index, to be changed by this thread alone.
+
+        It is saved and shown to others at the end of the block; an error in the block leaves it as it was.
+        """
+        with self._guard:
+            self._init_from_datastore_file()
+            with self._drafting():
+                yield self._datastore
+                self._update_datastore_file()
+
+    @contextlib.contextmanager
+    def _drafting(self) -> Iterator[None]:
+        self._draft.index = self._shown.model_copy(deep=True)
+        try:
+            yield
+            self._shown = self._draft.index
+        finally:
+            self._draft.index = None
+
+    # What follows replaces parts of LocalDatastore that its other methods call.
+
+    @property
+    def _datastore(self) -> LocalDatastoreModel:
+        return self._shown if self._draft.index is None else self._draft.index
+
+    @_datastore.setter
+    def _datastore(self, index: LocalDatastoreModel) -> None:
+        if self._draft.index is None:
+            self._shown = index
+        else:
+            self._draft.index = index
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        n = len(file) - len(extension_of(file))
+        return file[:n], file[n:]
+
+    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
+        """Files with an extension of ours; no hidden ones, and no segmentations among the images."""
+        known = IMAGE_EXTENSIONS if Path(path) == self.images_folder else EXTENSIONS
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+        return {name: name for name in names if extension_of(name) in known}
+
+    def _reconcile_datastore(self) -> None:
+        with self._guard, self._drafting():
+            super()._reconcile_datastore()
+
+    def _on_any_event(self, event: object) -> None:
+        logger.debug("The studies changed: %s", event)
+        try:
+            self.refresh()
+        except OSError:  # the watching thread must outlive a folder that is away for a moment
+            logger.exception("The studies cannot be listed")
+
+    def _on_modify_event(self, event: Any) -> None:
+        if event.src_path == self._datastore_config_path:
+            with self._guard:
+                self._init_from_datastore_file()
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+        path = Path(self._datastore_config_path)
+        with FileLock(self._lock_file) if lock else contextlib.nullcontext():
+            replace_file(path, io.BytesIO(content.encode()))
+            self._config_ts = path.stat().st_mtime

@@ -1,0 +1,144 @@
+"""Labelled cases in memory, and how often each is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.model.intensity import IntensityWindow
+from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.volume.files import read_mask, read_volume
+from deepgrow3d_app.volume.geometry import AxisOrder, Spacing
+
+SHARE_EXPONENT = 0.35
+SIZE_EXPONENT = 0.25
+MIN_STRUCTURE_VOXELS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """One labelled structure of a case: its label value, its size, and its box on the case's grid."""
+
+    value: int
+    voxels: int
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledCase:
+    """An image and its label map, both in RAS order.
+
+    Attributes:
+        image: int16 (i, j, k).
+        labels: uint8 (i, j, k), 0 for background.
+        spacing_mm: voxel edges.
+        window: which stored values are which intensities.
+        structures: those large enough to learn from.
+    """
+
+    image: npt.NDArray[np.int16]
+    labels: npt.NDArray[np.uint8]
+    spacing_mm: Spacing
+    window: IntensityWindow
+    structures: tuple[Structure, ...]
+
+    def draw_structure(self, generator: np.random.Generator) -> Structure:
+        """One at random, the larger ones somewhat more often."""
+        weights = np.array([structure.voxels for structure in self.structures], float) ** SIZE_EXPONENT
+        return self.structures[int(generator.choice(len(self.structures), p=weights / weights.sum()))]
+
+
+def load_case(image_file: Path, label_file: Path, spec: ModelSpec) -> LabelledCase:
+    """One case from its two files.
+
+    Raises:
+        InvalidInput: a file cannot be read.
+        TrainingError: image and labels do not match, or no structure is large enough.
+    """
+    volume = read_volume(image_file)
+    labels, _ = read_mask(label_file)
+    if labels.shape != volume.shape:
+        raise TrainingError(
+            f"'{label_file}' has the shape {labels.shape}, its image {volume.shape}. Resample one to the other."
+        )
+    order = AxisOrder.to_ras(volume.affine)
+    image = np.ascontiguousarray(order.apply(volume.array))
+    labels = np.ascontiguousarray(order.apply(labels))
+    counts = np.bincount(labels.ravel(), minlength=256)
+    structures = tuple(
+        Structure(value, int(counts[value]), tuple(s.start for s in box), tuple(s.stop for s in box))
+        for value, box in enumerate(ndimage.find_objects(labels), start=1)
+        if box is not None and counts[value] >= MIN_STRUCTURE_VOXELS
+    )
+    if not structures:
+        raise TrainingError(
+            f"'{label_file}' has no structure of at least {MIN_STRUCTURE_VOXELS} voxels to learn from. "
+            "Leave the case out."
+        )
+    window = IntensityWindow.of(volume, spec.window_hu, spec.compress_tails)
+    return LabelledCase(image, labels, order.apply_to_spacing(volume.spacing_mm), window, structures)
+
+
+class CasePool:
+    """Cases in groups (a data set each), drawn so that neither large nor rich sets drown the others.
+
+    A group's share of the draws grows with its number of different structures to the power 0.35.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[LabelledCase]]) -> None:
+        if not groups:
+            raise TrainingError("There is no case to train on. Name at least one case folder.")
+        self.groups = groups
+        kinds = np.array([len({s.value for case in group for s in case.structures}) for group in groups], float)
+        self.shares = kinds**SHARE_EXPONENT / (kinds**SHARE_EXPONENT).sum()
+
+    def draw(self, generator: np.random.Generator) -> LabelledCase:
+        """A case at random."""
+        group = self.groups[int(generator.choice(len(self.groups), p=self.shares))]
+        return group[int(generator.integers(len(group)))]
+
+
+def load_group(folder: Path, spec: ModelSpec, held_out: int) -> list[LabelledCase]:
+    """The cases of a folder: one case (``image.nii.gz``, ``labels.nii.gz``) or many (``images/``, ``labels/``).
+
+    Args:
+        folder: see above; in the second form the files of a case have the same name.
+        spec: says how intensities are read.
+        held_out: how many cases at the end of the sorted list of a many-case folder are left out, for
+            validation.
+
+    Raises:
+        TrainingError: neither form, or nothing left to train on.
+    """
+    if (folder / "image.nii.gz").is_file() and (folder / "labels.nii.gz").is_file():
+        return [load_case(folder / "image.nii.gz", folder / "labels.nii.gz", spec)]
+    images = sorted((folder / "images").glob("*.nii.gz"))
+    kept = images[: len(images) - held_out] if len(images) > held_out else []
+    if not kept:
+        raise TrainingError(
+            f"'{folder}' is no case folder: it needs image.nii.gz and labels.nii.gz, or images/ and labels/ "
+            f"with more than the {held_out} cases that are held out."
+        )
+    return [load_case(image, folder / "labels" / image.name, spec) for image in kept]
+
+
+def describe_groups(folders: Sequence[Path], groups: Sequence[Sequence[LabelledCase]]) -> str:
+    """Which data a model has seen, as JSON: folder names, cases and structures."""
+    return json.dumps(
+        [
+            {
+                "name": folder.name,
+                "cases": len(group),
+                "structures": len({s.value for c in group for s in c.structures}),
+            }
+            for folder, group in zip(folders, groups, strict=True)
+        ]
+    )

@@ -1,0 +1,44 @@
+"""Files that change all at once: whoever reads sees the old content or the new, never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+COPY_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def written_beside(path: Path, content: BinaryIO) -> Iterator[Path]:
+    """The rest of ``content`` in a file in the folder of ``path``, safely on disk, to be moved to ``path``.
+
+    It is gone after the block where it was not moved. No watcher of the folder takes it for an image.
+    """
+    # A plain open, not tempfile, so that the file gets the permissions that any new file here gets.
+    partial = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with partial.open("xb") as file:
+            shutil.copyfileobj(content, file, COPY_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def replace_file(path: Path, content: BinaryIO) -> None:
+    """Give ``path`` the rest of ``content``; an error leaves it as it was, and nothing beside it."""
+    with written_beside(path, content) as partial:
+        os.replace(partial, path)
+    if os.name == "posix":  # the new name reaches the disk with the folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

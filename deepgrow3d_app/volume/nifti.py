@@ -1,0 +1,121 @@
+"""NIfTI-1 and NIfTI-2 in one file (``.nii``, ``.nii.gz``).
+
+nibabel parses and builds the header; the voxels are read here. Its own reader allocates what a
+header claims, and logs to the console what it mends.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from deepgrow3d_app.errors import UnreadableVolume, UnsupportedVolume
+from deepgrow3d_app.volume.compression import deflate, inflate
+from deepgrow3d_app.volume.geometry import Affine, spacing_mm
+from deepgrow3d_app.volume.stored import StoredVoxels, check_dtype, check_shape
+from deepgrow3d_app.volume.volume import Mask
+
+NIFTI1_HEADER: Any = nib.Nifti1Header  # nibabel's methods carry no types
+NIFTI2_HEADER: Any = nib.Nifti2Header
+NIFTI1_HEADER_BYTES = 348
+NIFTI2_HEADER_BYTES = 540
+FIRST_VOXEL_BYTE = 352  # the NIfTI-1 header and four bytes that say "no extensions"
+
+
+def read_nifti(path: Path) -> StoredVoxels:
+    """Voxels and grid of ``path``; the affine is the sform, else the qform, else the bare voxel size.
+
+    Raises:
+        UnreadableVolume: not NIfTI, damaged, truncated, or a header that promises more than the file holds.
+        UnsupportedVolume: not three dimensions, colours, complex numbers, too large.
+        OSError: the file cannot be opened.
+    """
+    name = path.name
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        if is_gzip != name.lower().endswith(".gz"):
+            is_what, should_be = ("gzip", ".nii.gz") if is_gzip else ("not gzip", ".nii")
+            raise UnreadableVolume(name, f"it is {is_what} inside", f"If it is NIfTI, name it '{should_be}'.")
+        file.seek(0)
+        header = _parse_header(_first_bytes(file, is_gzip, name), name)
+        # The header comes from outside: whatever nibabel stumbles over, the header is what is wrong.
+        try:
+            with np.errstate(all="ignore"):
+                sizes = tuple(int(n) for n in header.get_data_shape())
+                dtype = header.get_data_dtype()
+                offset = int(header.get_data_offset())
+                slope, intercept = header.get_slope_inter()
+                affine = np.asarray(header.get_best_affine(), np.float64)
+        except Exception as error:
+            raise UnreadableVolume(name, f"its header is damaged ({error})") from error
+        shape = check_shape(sizes, name)
+        check_dtype(dtype, name)
+        if offset < FIRST_VOXEL_BYTE:
+            raise UnreadableVolume(name, f"its header is damaged (voxels at byte {offset}, within the header)")
+        n_voxels = shape[0] * shape[1] * shape[2]
+        n_bytes = offset + n_voxels * dtype.itemsize
+        file.seek(0)
+        if is_gzip:
+            values = np.frombuffer(inflate(file, n_bytes, name), dtype, n_voxels, offset)
+        else:
+            n_there = os.fstat(file.fileno()).st_size
+            if n_there < n_bytes:
+                raise UnreadableVolume(name, f"it is truncated: it has {n_there} bytes of {n_bytes}")
+            values = np.fromfile(file, dtype, n_voxels, offset=offset)
+    return StoredVoxels(
+        values, shape, affine, 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    )
+
+
+def encode_nifti(mask: Mask, affine: Affine, *, compress: bool) -> bytes:
+    """A NIfTI-1 file of ``mask`` (i, j, k) on the grid of ``affine`` (index to mm, RAS+).
+
+    sform and qform hold the affine with code 1 (scanner); a sheared one, which a qform cannot say,
+    goes into the sform alone.
+    """
+    header = NIFTI1_HEADER()
+    header.set_data_shape(mask.shape)
+    header.set_data_dtype(np.uint8)
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, 1)
+    try:
+        header.set_qform(affine, 1, strip_shears=False)
+    except HeaderDataError:
+        header.set_zooms(spacing_mm(affine))
+        header.set_qform(None, 0)
+    header["vox_offset"] = FIRST_VOXEL_BYTE
+    head = header.binaryblock.ljust(FIRST_VOXEL_BYTE, b"\0")
+    body = np.ravel(mask, order="F").data
+    return deflate(head, body) if compress else head + body
+
+
+def _first_bytes(file: BinaryIO, is_gzip: bool, name: str) -> bytes:
+    """The file's first bytes, decompressed: enough for either header, fewer where the file is shorter."""
+    if not is_gzip:
+        return file.read(NIFTI2_HEADER_BYTES)
+    try:
+        return bytes(inflate(file, NIFTI2_HEADER_BYTES, name))
+    except UnreadableVolume:  # a tiny NIfTI-1 volume may end before byte 540
+        file.seek(0)
+        return bytes(inflate(file, NIFTI1_HEADER_BYTES, name))
+
+
+def _parse_header(head: bytes, name: str) -> Any:
+    """The nibabel header that ``head`` starts with."""
+    if head[4:8] in (b"n+2\0", b"ni2\0"):
+        kind, n_bytes, is_pair = NIFTI2_HEADER, NIFTI2_HEADER_BYTES, head[4:8] == b"ni2\0"
+    elif head[344:348] in (b"n+1\0", b"ni1\0"):
+        kind, n_bytes, is_pair = NIFTI1_HEADER, NIFTI1_HEADER_BYTES, head[344:348] == b"ni1\0"
+    else:
+        raise UnreadableVolume(name, "it does not start with a NIfTI header", "Check that it is a complete NIfTI file.")
+    if is_pair:
+        raise UnsupportedVolume(name, "it is one half of a .hdr/.img pair", "Save it as a single .nii or .nii.gz file.")
+    try:
+        return kind(head[:n_bytes], check=False)
+    except Exception as error:
+        raise UnreadableVolume(name, f"its header is damaged ({error})") from error

@@ -1,0 +1,82 @@
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from deepgrow3d_app.errors import CheckpointError
+from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
+
+TINY = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.safetensors"
+    Checkpoint(TINY, weights_of(build_network(TINY)), {"command": "made for a test"}).save(path)
+    return path
+
+
+def test_a_spec_survives_json():
+    assert ModelSpec.from_json(TINY.to_json()) == TINY
+    assert ModelSpec.from_json(CLASSIC_SPEC.to_json()) == CLASSIC_SPEC
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', '{"depth": 3}', '{"network": "resnet"}', '{"sigma_mm": "wide"}'])
+def test_a_foreign_spec_is_refused(text):
+    with pytest.raises(CheckpointError, match="not understood"):
+        ModelSpec.from_json(text)
+
+
+def test_a_saved_network_answers_as_before(saved):
+    torch.manual_seed(0)
+    before = build_network(TINY).half().float().eval()
+    loaded = Checkpoint.load(saved)
+    after = loaded.network().eval()
+    inputs = torch.rand(1, TINY.input_channels, *TINY.patch_shape)
+    with torch.inference_mode():
+        torch.testing.assert_close(after(inputs), before(inputs))
+    assert loaded.spec == TINY
+    assert loaded.origin == {"command": "made for a test"}
+
+
+def test_saving_leaves_one_file_and_replaces_the_old_one(saved):
+    loaded = Checkpoint.load(saved)
+    dataclasses.replace(loaded, origin={"command": "again"}).save(saved)
+    assert [file.name for file in saved.parent.iterdir()] == ["tiny.safetensors"]
+    assert Checkpoint.load(saved).origin == {"command": "again"}
+
+
+def test_a_missing_checkpoint_names_the_file_and_the_remedy(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors.*deepgrow3d train"):
+        Checkpoint.load(tmp_path / "absent.safetensors")
+
+
+def test_a_truncated_checkpoint_is_refused(saved):
+    saved.write_bytes(saved.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint.load(saved)
+
+
+def test_garbage_and_foreign_weights_are_refused(tmp_path):
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"\x80\x04garbage" * 100)
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint.load(garbage)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(3)}, foreign)
+    with pytest.raises(CheckpointError, match="another program"):
+        Checkpoint.load(foreign)
+
+
+def test_weights_of_another_network_or_not_finite_are_refused(saved):
+    loaded = Checkpoint.load(saved)
+    other = dataclasses.replace(loaded, spec=dataclasses.replace(TINY, channels=(8, 8, 8)))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        other.network()
+    name = next(iter(loaded.weights))
+    with pytest.raises(CheckpointError, match="not finite"):
+        dataclasses.replace(loaded, weights=loaded.weights | {name: loaded.weights[name] * torch.nan}).network()

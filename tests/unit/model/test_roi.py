@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepgrow3d_app.model.roi import Roi
+
+shapes = st.tuples(*[st.integers(3, 14)] * 3)
+spacings = st.tuples(*[st.floats(0.4, 4.0)] * 3)
+shares = st.tuples(*[st.floats(0.0, 1.0)] * 3)
+
+
+def region(shape, centre_share, spacing_mm, patch_spacing_mm=(1.0, 1.0, 1.0), patch_shape=(6, 8, 10)):
+    centre = tuple(share * (n - 1) for share, n in zip(centre_share, shape, strict=True))
+    return Roi.around(centre, patch_shape, patch_spacing_mm, shape, spacing_mm)
+
+
+def test_equal_spacing_crops_voxel_by_voxel():
+    source = np.arange(10 * 9 * 8, dtype=np.int16).reshape(10, 9, 8)
+    roi = Roi((1.5, 2.5, 0.5), (1.0, 1.0, 1.0), (4, 4, 4), source.shape)
+    np.testing.assert_array_equal(roi.crop(source, 0).numpy(), source[2:6, 3:7, 1:5])
+
+
+def test_a_coarse_patch_averages_instead_of_skipping():
+    source = np.zeros((16, 16, 16), dtype=np.int16)
+    source[::2] = 100
+    roi = Roi.around((7.5, 7.5, 7.5), (4, 4, 4), (4.0, 4.0, 4.0), source.shape, (1.0, 1.0, 1.0))
+    np.testing.assert_allclose(roi.crop(source, 0)[1:3].numpy(), 50, atol=1e-3)
+
+
+def test_what_lies_outside_the_volume_is_filled():
+    roi = Roi.around((1.0, 1.0, 1.0), (8, 8, 8), (1.0, 1.0, 1.0), (4, 4, 4), (1.0, 1.0, 1.0))
+    patch = roi.crop(np.ones((4, 4, 4), dtype=np.int16), -7)
+    assert (patch == 1).sum() == 64
+    assert (patch == -7).sum() == 8**3 - 64
+
+
+@given(shapes, shares, spacings)
+def test_the_region_holds_its_centre_and_stays_inside_where_it_can(shape, centre_share, spacing_mm):
+    roi = region(shape, centre_share, spacing_mm)
+    for axis in range(3):
+        width = roi.step[axis] * roi.patch_shape[axis]
+        if width >= shape[axis]:
+            assert roi.start[axis] <= -0.5 + 1e-6
+            assert roi.start[axis] + width >= shape[axis] - 0.5 - 1e-6
+        else:
+            assert roi.start[axis] >= -0.5 - 1e-6
+            assert roi.start[axis] + width <= shape[axis] - 0.5 + 1e-6
+            centre = centre_share[axis] * (shape[axis] - 1)
+            assert roi.start[axis] - 1e-6 <= centre <= roi.start[axis] + width + 1e-6
+
+
+@given(shapes, shares, spacings)
+def test_patch_coordinates_follow_what_is_cropped(shape, centre_share, spacing_mm):
+    """An image of its own i coordinate reads, at the patch position of a voxel, that voxel's i."""
+    roi = region(shape, centre_share, spacing_mm)
+    box = roi.source_box
+    middle = tuple((extent.start + extent.stop - 1) // 2 for extent in box)
+    position = roi.to_patch(middle)
+    for axis in range(3):
+        start = roi.start[axis] + (position[axis] + 0.5) * roi.step[axis]
+        assert start == pytest.approx(middle[axis])
+
+
+@given(shapes, shares, spacings)
+def test_everything_positive_restores_to_the_covered_box(shape, centre_share, spacing_mm):
+    roi = region(shape, centre_share, spacing_mm)
+    mask = np.zeros(shape, dtype=np.uint8)
+    roi.restore(torch.ones(roi.patch_shape), mask)
+    expected = np.zeros(shape, dtype=np.uint8)
+    expected[roi.source_box] = 1
+    np.testing.assert_array_equal(mask, expected)
+    untouched = np.zeros(shape, dtype=np.uint8)
+    roi.restore(-torch.ones(roi.patch_shape), untouched)
+    assert not untouched.any()
+
+
+def test_a_ball_survives_the_way_in_and_out():
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in (60, 50, 20)), indexing="ij"), axis=-1)
+    spacing_mm = (1.0, 1.2, 3.0)
+    ball = np.linalg.norm((grid - (30, 25, 10)) * spacing_mm, axis=-1) < 14
+    roi = Roi.around((30, 25, 10), (32, 32, 32), (2.0, 2.0, 2.0), ball.shape, spacing_mm)
+    back = np.zeros(ball.shape, dtype=np.uint8)
+    roi.restore(roi.crop(ball.astype(np.uint8), 0) - 0.5, back)
+    assert 2 * (back & ball).sum() / (back.sum() + ball.sum()) > 0.97

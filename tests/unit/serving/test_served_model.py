@@ -1,0 +1,78 @@
+import dataclasses
+import logging
+
+import pytest
+
+from deepgrow3d_app.errors import CheckpointError
+from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.serving.served_model import ServedModel
+
+
+def publish(path, label):
+    """A small network whose specification carries ``label``, in the place of ``path``."""
+    spec = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16), labels=(label,))
+    Checkpoint(spec, weights_of(build_network(spec))).save(path)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "deepgrow3d.safetensors"
+    publish(path, "liver")
+    return path
+
+
+def labels(model):
+    return model.current().predictor.spec.labels
+
+
+def test_there_is_no_model_without_weights(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        ServedModel(tmp_path / "deepgrow3d.safetensors")
+
+
+def test_the_same_file_is_loaded_once(checkpoint):
+    model = ServedModel(checkpoint)
+    assert model.current() is model.current()
+
+
+def test_a_new_file_is_served_at_the_next_click(checkpoint):
+    model = ServedModel(checkpoint)
+    before = model.current()
+    publish(checkpoint, "spleen")
+    assert labels(model) == ("spleen",)
+    assert model.current().version != before.version
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": (4, 8)},
+        {"patch_shape": (15, 15, 15)},
+        {"patch_shape": "x"},
+        {"window_hu": (0.0,)},
+        {"labels": 7},
+        {"labels": (7,)},
+    ],
+)
+def test_a_specification_that_no_network_can_have_is_refused(checkpoint, change):
+    loaded = Checkpoint.load(checkpoint)
+    Checkpoint(dataclasses.replace(loaded.spec, **change), loaded.weights).save(checkpoint)
+    with pytest.raises(CheckpointError, match=r"'deepgrow3d\.safetensors'"):
+        ServedModel(checkpoint)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage"])
+def test_a_bad_file_leaves_the_old_model_serving_and_is_reported_once(checkpoint, content, caplog):
+    model = ServedModel(checkpoint)
+    if content is None:
+        checkpoint.unlink()
+    else:
+        checkpoint.write_bytes(content)
+    with caplog.at_level(logging.ERROR):
+        assert labels(model) == ("liver",)
+        assert labels(model) == ("liver",)
+    assert len(caplog.records) == 1
+    publish(checkpoint, "spleen")
+    assert labels(model) == ("spleen",)

@@ -1,0 +1,48 @@
+import time
+
+import numpy as np
+
+from deepgrow3d_app.serving.strategies import RandomStrategy
+
+
+class Images:
+    """The two questions that a strategy asks a datastore."""
+
+    def __init__(self, infos):
+        self.infos = infos
+
+    def get_unlabeled_images(self):
+        return list(self.infos)
+
+    def get_image_info(self, image):
+        return self.infos[image]
+
+
+def choose(infos, seed=0):
+    return RandomStrategy(np.random.default_rng(seed))({"strategy": "random"}, Images(infos))
+
+
+def served(seconds_ago):
+    return {"strategy": {"random": {"ts": int(time.time()) - seconds_ago}}}
+
+
+def test_nothing_is_left():
+    assert choose({}) is None
+
+
+def test_an_image_that_was_just_handed_out_may_come_again_when_it_is_the_last():
+    assert choose({"a": served(seconds_ago=0)}) == {"id": "a", "weight": 1}
+
+
+def test_an_image_that_was_never_handed_out_comes_first():
+    assert {choose({"a": served(seconds_ago=10), "b": {}}, seed)["id"] for seed in range(50)} == {"b"}
+
+
+def test_of_equal_images_each_has_its_chance():
+    chosen = [choose({"a": served(100), "b": served(100)}, seed)["id"] for seed in range(200)]
+    assert 70 < chosen.count("a") < 130
+
+
+def test_what_clients_wrote_into_the_info_does_no_harm():
+    for info in ({"strategy": "x"}, {"strategy": {"random": 3}}, {"strategy": {"random": {"ts": "x"}}}):
+        assert choose({"a": info})["id"] == "a"

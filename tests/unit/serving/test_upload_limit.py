@@ -1,0 +1,38 @@
+import anyio
+import pytest
+from fastapi import HTTPException
+
+from deepgrow3d_app.serving.upload_limit import UploadLimit
+
+
+def received(pieces, max_bytes):
+    """What an application behind the limit reads when the client sends ``pieces``."""
+    bodies = []
+
+    async def app(scope, receive, send):
+        for _ in pieces:
+            message = await receive()
+            bodies.append(message["body"])
+
+    async def scenario():
+        sent = iter(pieces)
+
+        async def receive():
+            return {"type": "http.request", "body": next(sent), "more_body": True}
+
+        async def send(message):
+            raise AssertionError(message)
+
+        await UploadLimit(app, max_bytes)({"type": "http"}, receive, send)
+
+    anyio.run(scenario)
+    return bodies
+
+
+def test_a_body_at_the_limit_passes():
+    assert received([b"123", b"45"], max_bytes=5) == [b"123", b"45"]
+
+
+def test_a_body_beyond_the_limit_does_not_whatever_its_header_said():
+    with pytest.raises(HTTPException, match="413: The upload is larger than the limit of 4 bytes"):
+        received([b"123", b"45"], max_bytes=4)

@@ -1,0 +1,27 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from deepgrow3d_app.model.spec import ModelSpec
+
+
+@pytest.fixture
+def tiny_spec():
+    return ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16), spacing_mm=(2.0, 2.0, 2.0))
+
+
+@pytest.fixture
+def case_folder(tmp_path):
+    """One CT-like case stored as LPS: a box of 100 HU (value 3) and a speck of 5 voxels (value 4)."""
+    array = np.full((24, 20, 16), -100, dtype=np.int16)
+    labels = np.zeros(array.shape, dtype=np.uint8)
+    labels[4:12, 5:15, 3:9] = 3
+    labels[20, 10, 2:7] = 4
+    array[labels == 3] = 100
+    array[0, 0, 0] = -1000
+    folder = tmp_path / "box"
+    folder.mkdir()
+    affine = np.diag([-2.0, -2.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image(array, affine), folder / "image.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "labels.nii.gz")
+    return folder

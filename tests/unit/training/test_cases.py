@@ -1,0 +1,42 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.training.cases import CasePool, load_case, load_group
+
+
+def test_a_case_is_brought_to_ras_and_its_specks_are_left_out(case_folder, tiny_spec):
+    (case,) = load_group(case_folder, tiny_spec, held_out=0)
+    (structure,) = case.structures
+    assert (structure.value, structure.voxels) == (3, 8 * 10 * 6)
+    # i and j are mirrored: 24 - 12 and 20 - 15.
+    assert (structure.low, structure.high) == ((12, 5, 3), (20, 15, 9))
+    assert (case.labels[12:20, 5:15, 3:9] == 3).all()
+    assert (case.image[case.labels == 3] == 100).all()
+
+
+def test_a_label_on_another_grid_is_refused(case_folder, tiny_spec):
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), case_folder / "labels.nii.gz")
+    with pytest.raises(TrainingError, match=r"\(4, 4, 4\)"):
+        load_case(case_folder / "image.nii.gz", case_folder / "labels.nii.gz", tiny_spec)
+
+
+def test_the_last_cases_of_a_data_set_are_held_out(case_folder, tiny_spec):
+    for kind, file in (("images", "image.nii.gz"), ("labels", "labels.nii.gz")):
+        (case_folder / kind).mkdir()
+        for name in ("a", "b", "c"):
+            (case_folder / kind / f"{name}.nii.gz").write_bytes((case_folder / file).read_bytes())
+        (case_folder / file).unlink()
+    assert len(load_group(case_folder, tiny_spec, held_out=2)) == 1
+    with pytest.raises(TrainingError, match="3 cases that are held out"):
+        load_group(case_folder, tiny_spec, held_out=3)
+
+
+def test_draws_follow_the_shares(case_folder, tiny_spec):
+    (case,) = load_group(case_folder, tiny_spec, held_out=0)
+    pool = CasePool([[case], [case]])
+    assert pool.shares == pytest.approx([0.5, 0.5])
+    assert pool.draw(np.random.default_rng(0)) is case
+    with pytest.raises(TrainingError, match="at least one"):
+        CasePool([])

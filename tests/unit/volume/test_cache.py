@@ -1,0 +1,198 @@
+"""The cache: what is read how often, by whom, and what is let go."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from deepgrow3d_app.errors import UnreadableVolume
+from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.files import write_mask
+from deepgrow3d_app.volume.volume import Volume
+
+KILOBYTE = 1000
+
+
+class CountingReader:
+    """Volumes of one kilobyte, and the names that were asked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, path: str) -> Volume:
+        self.names.append(os.path.basename(path))
+        return Volume(np.zeros((5, 10, 10), np.int16), np.eye(4), name=path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in "abcd":
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def test_a_volume_is_read_once(files):
+    reader = CountingReader()
+    cache = VolumeCache(10 * KILOBYTE, reader)
+    assert cache.get(files / "a") is cache.get(str(files / "a"))
+    assert reader.names == ["a"]
+    assert cache.n_bytes == KILOBYTE
+
+
+def test_two_names_of_one_file_share_it(files):
+    (files / "link").symlink_to(files / "a")
+    reader = CountingReader()
+    cache = VolumeCache(10 * KILOBYTE, reader)
+    assert cache.get(files / "link") is cache.get(files / "a")
+
+
+def test_the_least_recently_used_goes(files):
+    reader = CountingReader()
+    cache = VolumeCache(2 * KILOBYTE, reader)
+    for name in ("a", "b", "a", "c", "a", "b"):  # c pushes b out, not a
+        cache.get(files / name)
+    assert reader.names == ["a", "b", "c", "b"]
+    assert cache.n_bytes == 2 * KILOBYTE
+
+
+def test_a_volume_above_the_bound_is_returned_but_not_kept(files):
+    reader = CountingReader()
+    cache = VolumeCache(KILOBYTE - 1, reader)
+    assert cache.get(files / "a").shape == (5, 10, 10)
+    assert cache.n_bytes == 0
+    cache.get(files / "a")
+    assert reader.names == ["a", "a"]
+
+
+def test_a_replaced_file_is_read_anew_and_its_old_volume_let_go(files):
+    reader = CountingReader()
+    cache = VolumeCache(10 * KILOBYTE, reader)
+    old = cache.get(files / "a")
+    (files / "new").write_text("other size")
+    os.replace(files / "new", files / "a")
+    assert cache.get(files / "a") is not old
+    assert cache.n_bytes == KILOBYTE
+
+
+def test_a_rewritten_file_of_equal_size_is_read_anew(files):
+    reader = CountingReader()
+    cache = VolumeCache(10 * KILOBYTE, reader)
+    old = cache.get(files / "a")
+    os.utime(files / "a", ns=(1, 1))
+    assert cache.get(files / "a") is not old
+
+
+def test_a_folder_changes_with_its_files(files):
+    reader = CountingReader()
+    cache = VolumeCache(10 * KILOBYTE, reader)
+    old = cache.get(files)
+    assert cache.get(files) is old
+    os.utime(files / "b", ns=(1, 1))
+    assert cache.get(files) is not old
+    (files / "e").touch()
+    cache.get(files)
+    assert len(reader.names) == 3
+
+
+def test_a_file_replaced_while_it_is_read_is_not_kept(files):
+    def read(path):
+        os.utime(path, ns=(1, 1))
+        return Volume(np.zeros((5, 10, 10), np.int16), np.eye(4))
+
+    cache = VolumeCache(10 * KILOBYTE, read)
+    assert cache.get(files / "a").shape == (5, 10, 10)
+    assert cache.n_bytes == 0
+
+
+def test_clear_forgets(files):
+    reader = CountingReader()
+    cache = VolumeCache(10 * KILOBYTE, reader)
+    cache.get(files / "a")
+    cache.clear()
+    assert cache.n_bytes == 0
+    cache.get(files / "a")
+    assert reader.names == ["a", "a"]
+
+
+def test_requests_for_one_file_decode_it_once(files):
+    n_threads = 8
+    together = threading.Barrier(n_threads)
+    is_decoding, may_finish = threading.Event(), threading.Event()
+    reader = CountingReader()
+
+    def slow(path):
+        is_decoding.set()
+        assert may_finish.wait(5)
+        return reader(path)
+
+    cache = VolumeCache(10 * KILOBYTE, slow)
+
+    def request(_):
+        together.wait(5)
+        return cache.get(files / "a")
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        answers = [pool.submit(request, number) for number in range(n_threads)]
+        assert is_decoding.wait(5)
+        assert not any(answer.done() for answer in answers)  # all wait, none got half a volume
+        may_finish.set()
+        volumes = [answer.result(5) for answer in answers]
+    assert reader.names == ["a"]
+    assert all(volume is volumes[0] for volume in volumes)
+
+
+def test_different_files_decode_side_by_side(files):
+    """Each read waits for the other to have begun: one after the other, they would never end."""
+    both_begun = threading.Barrier(2)
+    reader = CountingReader()
+
+    def read(path):
+        both_begun.wait(5)
+        return reader(path)
+
+    cache = VolumeCache(10 * KILOBYTE, read)
+    with ThreadPoolExecutor(2) as pool:
+        volumes = list(pool.map(cache.get, (files / "a", files / "b")))
+    assert [os.path.basename(volume.name) for volume in volumes] == ["a", "b"]
+    assert sorted(reader.names) == ["a", "b"]
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_kept(files):
+    has_begun, may_fail = threading.Event(), threading.Event()
+    reader = CountingReader()
+    attempts: list[str] = []
+
+    def first_fails(path):
+        attempts.append(path)
+        if len(attempts) > 1:
+            return reader(path)
+        has_begun.set()
+        assert may_fail.wait(5)
+        raise UnreadableVolume("a", "it is damaged")
+
+    cache = VolumeCache(10 * KILOBYTE, first_fails)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.get, files / "a")
+        assert has_begun.wait(5)
+        second = pool.submit(cache.get, files / "a")
+        while not second.running():
+            threading.Event().wait(0.001)
+        threading.Event().wait(0.05)  # let it reach the wait
+        may_fail.set()
+        for answer in (first, second):
+            with pytest.raises(UnreadableVolume, match="it is damaged"):
+                answer.result(5)
+    assert cache.get(files / "a").shape == (5, 10, 10)
+    assert len(attempts) == 2
+
+
+def test_a_missing_file_is_the_readers_error(tmp_path):
+    cache = VolumeCache(10 * KILOBYTE)
+    with pytest.raises(UnreadableVolume, match=r"'gone.nii': there is no such file"):
+        cache.get(tmp_path / "gone.nii")
+    write_mask(np.ones((2, 2, 2), np.uint8), np.eye(4), tmp_path / "gone.nii")
+    assert cache.get(tmp_path / "gone.nii").array.sum() == 8

@@ -1,0 +1,60 @@
+"""What a Volume refuses to hold, and what it knows of itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepgrow3d_app.errors import UnsupportedVolume
+from deepgrow3d_app.volume.volume import Volume
+
+VOXELS = np.zeros((2, 3, 4), np.int16)
+
+
+def test_shape_and_spacing(oblique_affine):
+    volume = Volume(VOXELS, oblique_affine)
+    assert volume.shape == (2, 3, 4)
+    assert volume.spacing_mm == pytest.approx((0.7, 0.9, 2.5))
+
+
+@pytest.mark.parametrize(
+    ("array", "fault"),
+    [
+        (np.zeros((2, 3), np.int16), "2 dimensions"),
+        (np.zeros((2, 0, 4), np.int16), "no voxels"),
+        (np.zeros((2, 3, 4), np.float32), "float32"),
+    ],
+)
+def test_arrays_that_are_refused(array, fault):
+    with pytest.raises(UnsupportedVolume, match=rf"'scan.nii' cannot be used: .*{fault}"):
+        Volume(array, np.eye(4), name="scan.nii")
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        (((1, 0, 0), (0, 1, 0), (0, 0, np.nan)), "not a finite"),
+        (((1, 0, 0), (0, 1, 0), (0, 0, 0)), "singular or out of range"),
+        (((1, 0, 0), (2, 0, 0), (0, 0, 1)), "singular"),
+        (((1, 0, 0), (0, 1, 0), (1, 1, 0)), "singular"),
+        (((1e20, 0, 0), (0, 1e20, 0), (0, 0, 1e20)), "out of range"),
+        (((1e-3, 0, 0), (1e-3, 1e-9, 0), (0, 0, 500)), "singular"),
+    ],
+)
+def test_affines_that_are_refused(columns, fault):
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(columns).T
+    with pytest.raises(UnsupportedVolume, match=fault):
+        Volume(VOXELS, affine)
+
+
+def test_small_voxels_are_accepted():
+    assert Volume(VOXELS, np.diag((0.01, 0.01, 0.01, 1.0))).spacing_mm == pytest.approx((0.01,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "is_ct"), [(1.0, -1024.0, True), (1.0, 0.0, False), (-1.0, 0.0, True), (0.1, -100.0, False)]
+)
+def test_is_ct_looks_at_physical_values(slope, intercept, is_ct):
+    array = np.array([0, 500], np.int16).reshape(1, 1, 2)
+    assert Volume(array, np.eye(4), slope, intercept).is_ct is is_ct
