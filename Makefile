@@ -53,7 +53,7 @@ format: $(DEV)  ## sort imports and lay out the code
 
 clean:  ## remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find apps benchmarks deepgrow3d_app tests -name __pycache__ -type d -exec rm -rf {} +
+	find apps deepgrow3d_app tests -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove VENV; your studies in .data stay
 	rm -rf '$(VENV)'

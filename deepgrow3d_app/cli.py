@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from deepgrow3d_app import __version__
-from deepgrow3d_app.errors import DeepGrow3DError, InvalidInput
+from deepgrow3d_app.errors import DeepGrow3DError, InvalidInput, InvalidRequest
 
 if TYPE_CHECKING:
     from deepgrow3d_app.click.click import Click
@@ -39,8 +40,8 @@ def main() -> None:
     """Run the command line; a known fault becomes one line on stderr and exit status 2 (input) or 1."""
     try:
         app()
-    except DeepGrow3DError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+    except (DeepGrow3DError, OSError) as error:
+        Console(stderr=True).print("Error:", str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, InvalidInput) else 1)
 
 
@@ -85,13 +86,20 @@ def predict(
     Clicks are voxel indices of the stored image, from 0, in the axis order of the file.
     """
     from deepgrow3d_app.model.predictor import Predictor
-    from deepgrow3d_app.volume.files import read_mask, read_volume, write_mask
+    from deepgrow3d_app.volume.files import EXTENSIONS, read_mask, read_volume, write_mask
     from deepgrow3d_app.volume.geometry import spacing_mm
+    from deepgrow3d_app.volume.grid import check_grid
 
     clicks = [*_clicks(foreground, True), *_clicks(background or [], False)]
+    _check_output(output, EXTENSIONS)
+    if picture is not None:
+        _check_output(picture, (".png",))
     with console.status("reading"):
         volume = read_volume(image)
-        before = read_mask(previous)[0] if previous is not None else None
+        before = None
+        if previous is not None:
+            before, before_affine = read_mask(previous)
+            check_grid(before.shape, before_affine, volume, f"'{previous}'")
         predictor = Predictor.from_checkpoint(checkpoint)
     with console.status("segmenting"):
         prediction = predictor.predict(volume, clicks, before)
@@ -124,6 +132,10 @@ def train(
     held_out: Annotated[
         int, typer.Option(help="Cases at the end of a many-case folder that are kept for validation.", min=0)
     ] = 40,
+    network: Annotated[
+        Literal["compact_unet", "basic_unet"],
+        typer.Option(help="Ours, or the classic DeepGrow 3D network with its input at 1x1x3 mm."),
+    ] = "compact_unet",
     start_from: Annotated[Path | None, typer.Option(help="Go on from this checkpoint's weights and spec.")] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
 ) -> None:
@@ -131,13 +143,15 @@ def train(
 
     The checkpoint is saved every five minutes and at the end; a log of JSON lines is written beside it.
     """
+    from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
     from deepgrow3d_app.training.run import run_training
     from deepgrow3d_app.training.trainer import Recipe
 
     recipe = Recipe(minutes=minutes, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     # Folder names, not paths: the checkpoint travels.
     command = shlex.join(["deepgrow3d", *(Path(word).name if Path(word).exists() else word for word in sys.argv[1:])])
-    run_training(cases, output, recipe, held_out, start_from, command, console)
+    spec = ModelSpec() if network == "compact_unet" else CLASSIC_SPEC
+    run_training(cases, output, recipe, held_out, spec, start_from, command, console)
 
 
 @app.command()
@@ -162,9 +176,16 @@ def evaluate(
     run_evaluation(case, checkpoint, wanted, clicks, random_walker, console)
 
 
+def _check_output(file: Path, extensions: Iterable[str]) -> None:
+    """Refuse a file that could not be written, before the work is done and not after."""
+    if not file.name.endswith(tuple(extensions)):
+        raise InvalidRequest(f"'{file.name}' cannot be written. Let its name end in one of {', '.join(extensions)}.")
+    if not file.parent.is_dir():
+        raise InvalidRequest(f"There is no folder '{file.parent}' to write '{file.name}' to. Make it first.")
+
+
 def _clicks(texts: list[str], is_positive: bool) -> list[Click]:
     from deepgrow3d_app.click.click import Click
-    from deepgrow3d_app.errors import InvalidRequest
 
     clicks = []
     for text in texts:

@@ -74,8 +74,9 @@ def barrier_maps(
         image: float32 (i, j, k), normalised intensities; even extents.
         foreground, background: click positions (i, j, k) in voxels of ``image``.
         scale: the difference in intensity at which a map falls to 1/e, in the units of ``image``.
-        reach_voxels: for foreground and background, the distance from a click at which a map falls to
-            1/e in homogeneous tissue, in voxels of ``image``.
+        reach_voxels: the distance from a click at which a map falls to 1/e in homogeneous tissue, in
+            voxels of ``image``: for the first foreground click, which means the structure, and for all
+            others, which mean their surroundings.
 
     Returns:
         float32 (2, i, j, k): exp(-tolerance) for foreground and background clicks; 1 at a click, 0
@@ -85,12 +86,12 @@ def barrier_maps(
     cost = torch.full((2, *smooth.shape), torch.inf, device=image.device)
     seeds = torch.zeros_like(cost, dtype=torch.bool)
     for channel, points in enumerate((foreground, background)):
-        for point in points:
+        for number, point in enumerate(points):
             i, j, k = (
                 min(max(int((position + 0.5) // 2), 0), extent - 1)
                 for position, extent in zip(point, smooth.shape, strict=True)
             )
-            reach = reach_voxels[channel] / 2
+            reach = reach_voxels[0 if channel == 0 and number == 0 else 1] / 2
             tolerance = (smooth - smooth[i, j, k]).abs() / scale + _distance((i, j, k), smooth) / reach
             torch.minimum(cost[channel], tolerance, out=cost[channel])
             seeds[channel, i, j, k] = True

@@ -16,6 +16,7 @@ from deepgrow3d_app.evaluation.protocol import NetworkMethod, Round, annotate, r
 from deepgrow3d_app.evaluation.random_walker import RandomWalker
 from deepgrow3d_app.model.predictor import Predictor
 from deepgrow3d_app.volume.files import read_mask, read_volume
+from deepgrow3d_app.volume.grid import check_grid
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 REPORTED_CLICKS = (1, 3, 5, 10, 15)
@@ -35,6 +36,7 @@ def load_case(folder: Path) -> Case:
 
     Raises:
         InvalidInput: one of them is missing or damaged.
+        LabelMismatch: the labels do not lie on the image's grid.
     """
     names = folder / "structures.json"
     try:
@@ -44,8 +46,10 @@ def load_case(folder: Path) -> Case:
         raise UnreadableVolume(
             str(names), f"{type(error).__name__}: {error}", 'Write {"structures": {NAME: {"value": V}}}.'
         ) from error
-    labels, _ = read_mask(folder / "labels.nii.gz")
-    return Case(read_volume(folder / "image.nii.gz"), labels, values)
+    volume = read_volume(folder / "image.nii.gz")
+    labels, affine = read_mask(folder / "labels.nii.gz")
+    check_grid(labels.shape, affine, volume, f"'{folder / 'labels.nii.gz'}'")
+    return Case(volume, labels, values)
 
 
 def run_evaluation(
@@ -71,6 +75,8 @@ def run_evaluation(
     for name in names:
         if name not in case.values:
             raise NotFound(f"There is no structure '{name}' in '{folder}'. It has: {', '.join(case.values)}.")
+        if not (case.labels == case.values[name]).any():
+            raise NotFound(f"'{name}' has no voxel in the labels of '{folder}'. Leave it out.")
     network = NetworkMethod(Predictor.from_checkpoint(checkpoint))
     walker = RandomWalker()
     scores: dict[str, list[list[Round]]] = {}

@@ -56,6 +56,6 @@ def best_device() -> torch.device:
 def reduced_precision(device: torch.device) -> torch.dtype | None:
     """The 16-bit type that ``device`` computes fast with, or ``None`` where float32 is the fastest."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # An emulated bfloat16 would be slower than float32: ask for the instructions themselves.
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

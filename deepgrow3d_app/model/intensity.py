@@ -19,7 +19,7 @@ class IntensityWindow:
     """The stored values (not HU) that become -1 and +1.
 
     Attributes:
-        low, high: stored values; ``low < high``.
+        low, high: stored values; ``low > high`` where larger stored values mean smaller physical ones.
         compress_tails: beyond the window, grow like a logarithm instead of linearly, so that air
             and metal stay in order without drowning soft tissue.
     """
@@ -36,7 +36,8 @@ class IntensityWindow:
             return cls(low, high, compress_tails)
         strides = tuple(slice(None, None, max(1, extent // SAMPLES_PER_AXIS)) for extent in volume.shape)
         low, high = (float(value) for value in np.percentile(volume.array[strides], PERCENTILES))
-        return cls(low, max(high, low + 1.0), compress_tails)
+        high = max(high, low + 1.0)
+        return cls(low, high, compress_tails) if volume.slope > 0 else cls(high, low, compress_tails)
 
     def normalise(self, stored: Tensor) -> Tensor:
         """Stored values to float intensities, same shape: -1 to +1 inside the window."""

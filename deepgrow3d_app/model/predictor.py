@@ -98,7 +98,7 @@ class Predictor:
             window=IntensityWindow.of(volume, self.spec.window_hu, self.spec.compress_tails),
             foreground=[order.apply_to_index(c.index, volume.shape) for c in clicks if c.is_positive],
             background=[order.apply_to_index(c.index, volume.shape) for c in clicks if not c.is_positive],
-            previous=None if previous is None else order.apply(previous),
+            previous=None if previous is None else order.apply((previous > 0).view(np.uint8)),
         )
         region = first_region(
             self.spec,
@@ -148,7 +148,13 @@ class _Source:
 
 
 def _draw_obedient_mask(logits: Tensor, roi: Roi, source: _Source, mask: Mask) -> None:
-    """Restore into ``mask`` (zeros, RAS order) an answer that agrees with the clicks, each voxel for certain."""
+    """Restore into ``mask`` (zeros, RAS order) an answer that agrees with the clicks, each voxel for certain.
+
+    What the previous mask says of voxels beyond the region stays: nothing new is known about them.
+    """
+    if source.previous is not None:
+        mask[...] = source.previous
+        mask[roi.source_box] = 0
     for index in source.foreground:
         _obey(logits, roi.to_patch(index), 1.0)
     for index in source.background:

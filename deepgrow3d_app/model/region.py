@@ -35,7 +35,7 @@ class Region:
         zoom: patch voxels are ``spec.spacing_mm * zoom`` wide.
         roi: the region on the source grid (RAS order).
         spacing_mm: voxel edges of the source grid.
-        must_hold: source voxels that the region has to contain: the clicks.
+        clicks: source voxels that the region contains, as far as its largest zoom allows.
         may_shrink: false once it has been settled from a mask, or grown.
     """
 
@@ -43,7 +43,7 @@ class Region:
     zoom: float
     roi: Roi
     spacing_mm: Spacing
-    must_hold: tuple[Index, ...]
+    clicks: tuple[Index, ...]
     may_shrink: bool
 
 
@@ -54,7 +54,10 @@ def first_region(
     clicks: Sequence[Index],
     previous: Mask | None,
 ) -> Region:
-    """Where to look first: around the clicks and the previous mask, at zoom 1 where there is no mask."""
+    """Where to look first: around the clicks and the previous mask.
+
+    Without a mask at zoom 1, unless the clicks are farther apart or the volume is smaller than that.
+    """
     shape = (source_shape[0], source_shape[1], source_shape[2])
     low, high = np.min(clicks, axis=0), np.max(clicks, axis=0)
     known = previous is not None and bool(previous.any())
@@ -62,7 +65,7 @@ def first_region(
         box = bounding_box(previous > 0)
         low = np.minimum(low, [extent.start for extent in box])
         high = np.maximum(high, [extent.stop - 1 for extent in box])
-    filled = _filling_zoom(spec, low, high, shape, spacing_mm)
+    filled = _filling_zoom(spec, low, high, spacing_mm)
     return _region(spec, filled if known else max(1.0, filled), low, high, shape, spacing_mm, clicks, not known)
 
 
@@ -73,26 +76,20 @@ def next_region(region: Region, logits: Tensor) -> Region | None:
         return None
     roi = region.roi
     box = bounding_box(positive)
-    corners = [(b.start, b.stop - 1) for b in box]
-    low, high = (
-        np.array(
-            [
-                start + (corner[end] + 0.5) * step
-                for start, step, corner in zip(roi.start, roi.step, corners, strict=True)
-            ]
-        )
-        for end in (0, 1)
-    )
-    low = np.maximum(np.minimum(low, np.min(region.must_hold, axis=0)), 0)
-    high = np.minimum(np.maximum(high, np.max(region.must_hold, axis=0)), np.array(roi.source_shape) - 1)
+    start, step = np.array(roi.start), np.array(roi.step)
+    low = start + (np.array([extent.start for extent in box]) + 0.5) * step
+    high = start + (np.array([extent.stop for extent in box]) - 0.5) * step
+    low = np.maximum(np.minimum(low, np.min(region.clicks, axis=0)), 0)
+    high = np.minimum(np.maximum(high, np.max(region.clicks, axis=0)), np.array(roi.source_shape) - 1)
+    filling = _filling_zoom(region.spec, low, high, region.spacing_mm)
     if _touches_border(positive, roi):
-        zoom, may_shrink = region.zoom * GROWTH, False
+        zoom = region.zoom * GROWTH
+    elif region.may_shrink and filling < region.zoom * TOO_SMALL_SHARE / FILLED_SHARE:
+        zoom = filling
     else:
-        zoom, may_shrink = _filling_zoom(region.spec, low, high, roi.source_shape, region.spacing_mm), False
-        if not region.may_shrink or zoom > region.zoom * TOO_SMALL_SHARE / FILLED_SHARE:
-            return None
-    grown = _region(region.spec, zoom, low, high, roi.source_shape, region.spacing_mm, region.must_hold, may_shrink)
-    return None if grown.zoom == region.zoom else grown
+        return None
+    wanted = _region(region.spec, zoom, low, high, roi.source_shape, region.spacing_mm, region.clicks, False)
+    return None if wanted.zoom == region.zoom else wanted
 
 
 def _region(
@@ -121,7 +118,7 @@ def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm:
     return max(spec.min_zoom, min(zoom, spec.max_zoom, whole))
 
 
-def _filling_zoom(spec: ModelSpec, low: np.ndarray, high: np.ndarray, shape: Shape, spacing_mm: Spacing) -> float:
+def _filling_zoom(spec: ModelSpec, low: np.ndarray, high: np.ndarray, spacing_mm: Spacing) -> float:
     """The zoom at which the box from ``low`` to ``high`` (source voxels) fills its share of the region."""
     size_mm = (high - low + 1) * np.array(spacing_mm)
     region_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm)

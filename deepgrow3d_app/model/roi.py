@@ -102,11 +102,12 @@ class Roi:
         return patch.masked_fill(outside, fill)
 
     def restore(self, logits: Tensor, mask: Mask) -> None:
-        """Write 1 into ``mask`` where the interpolated ``logits`` are positive, 0 around them.
+        """Write 1 into ``mask`` where the interpolated ``logits`` are positive.
 
         Args:
             logits: float (i, j, k) of ``patch_shape``.
-            mask: uint8 (i, j, k) on the source grid, zeros; may be a view in another memory order.
+            mask: uint8 (i, j, k) on the source grid, zeros in ``source_box``; may be a view in another
+                memory order.
         """
         positive = logits > 0
         if not bool(positive.any()):

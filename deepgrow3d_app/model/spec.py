@@ -49,8 +49,8 @@ class ModelSpec:
         previous_mask: whether the mask before this click is an input (the 4th).
         barrier_scale: the difference in intensity at which the barrier maps fall to 1/e, in halves of the
             window; 0 leaves these two inputs out.
-        barrier_reach: patch voxels at which the foreground and the background barrier map fall to 1/e in
-            homogeneous tissue. A background click means its surroundings, not all tissue like it.
+        barrier_reach: patch voxels at which a barrier map falls to 1/e in homogeneous tissue, for the first
+            foreground click and for all others. The first means the structure, a correction its surroundings.
         labels: names that viewers offer; any other name may be asked for.
     """
 

@@ -13,11 +13,12 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from deepgrow3d_app.errors import Busy, InvalidInput, InvalidRequest, LabelMismatch, NotFound
 from deepgrow3d_app.serving.file_version import file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
-from deepgrow3d_app.serving.label_grid import check_grid, read_label
+from deepgrow3d_app.serving.label_grid import read_label
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS, StudiesIndex
 from deepgrow3d_app.volume.atomic_file import replace_file, written_beside
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, extension_of, read_mask, read_volume
+from deepgrow3d_app.volume.grid import check_grid
 from deepgrow3d_app.volume.volume import Volume
 
 LABEL_EXTENSION = ".nii.gz"
@@ -132,6 +133,7 @@ class StudiesDatastore(StudiesIndex):
         with self.editing() as index:
             for tag, label in _entry(index, image_id).labels.items():
                 (self.labels_folder / tag / (image_id + label.ext)).unlink(missing_ok=True)
+            self._volumes.forget(path)
             path.unlink(missing_ok=True)
             del index.objects[image_id]
 

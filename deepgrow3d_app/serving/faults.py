@@ -69,7 +69,7 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
         raise error
     reason = error.detail
     if reason == HTTPStatus(error.status_code).phrase and error.status_code in (404, 405):
-        reason = f"There is no {request.method} {shown(request.url.path)}. GET /docs lists what there is."
+        reason = f"There is no {request.method} {shown(request.url.path)}. GET /openapi.json lists what there is."
     return JSONResponse({"detail": reason}, error.status_code, error.headers)
 
 

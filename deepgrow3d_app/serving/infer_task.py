@@ -84,13 +84,20 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         return path, answer.params
 
     def answer(
-        self, request: InferRequest, image: Path, *, previous: Mask | None = None, session_id: str = ""
+        self,
+        request: InferRequest,
+        image: Path,
+        *,
+        volume: Volume | None = None,
+        previous: Mask | None = None,
+        session_id: str = "",
     ) -> InferAnswer:
         """The mask that ``request`` asks for.
 
         Args:
             request: what is asked.
             image: a volume file, or a folder with one DICOM series.
+            volume: what is in ``image``, where it is sent for this one answer: nothing of it is kept.
             previous: the mask to start from, on the image's grid; ``None`` for what was answered to
                 earlier clicks, where that is remembered.
             session_id: the session that the image belongs to.
@@ -103,9 +110,11 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         started = time.perf_counter()
         model = self._model.current()
         image_version = file_version(image)
-        volume = self._volumes.get(image)
+        is_kept = volume is None
+        if volume is None:
+            volume = self._volumes.get(image)
         read_s = time.perf_counter() - started
-        if previous is not None:
+        if previous is not None or not is_kept:
             mask, latencies = _predict(model, volume, request, previous)
         else:
             subject = Subject(str(image), image_version, model.version, request.label, f"{session_id}/{request.client}")

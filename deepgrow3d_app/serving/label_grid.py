@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 
 from deepgrow3d_app.errors import LabelMismatch
 from deepgrow3d_app.volume.files import extension_of, read_mask
-from deepgrow3d_app.volume.geometry import Affine, Shape
+from deepgrow3d_app.volume.geometry import Affine
+from deepgrow3d_app.volume.grid import TOLERANCE_VOXELS, check_grid, distance_voxels, times
 from deepgrow3d_app.volume.volume import Mask, Volume
-
-TOLERANCE_VOXELS = 0.25
-"""How far a corner of the label may lie from that of the image: headers are rounded, grids are not."""
 
 RAW_EXTENSION = ".bin"
 
@@ -40,27 +37,12 @@ def read_label(path: Path, image: Volume) -> Mask:
     return mask
 
 
-def check_grid(shape: tuple[int, ...], affine: Affine, image: Volume) -> None:
-    """Raises LabelMismatch unless a label of ``shape`` and ``affine`` lies on the grid of ``image``."""
-    if shape != image.shape:
-        raise LabelMismatch(
-            f"The label has {_times(shape)} voxels, its image '{image.name}' has {_times(image.shape)}. "
-            "Send a label on the grid of the image."
-        )
-    distance = _distance_voxels(affine, np.zeros(3), image.shape, image)
-    if distance > TOLERANCE_VOXELS:
-        raise LabelMismatch(
-            f"The label lies up to {distance:.2g} voxels from its image '{image.name}', over the tolerance of "
-            f"{TOLERANCE_VOXELS}: its orientation, spacing or origin differs. Save it with the geometry of the image."
-        )
-
-
 def _raw_label(path: Path, image: Volume) -> Mask:
     labels = np.fromfile(path, np.uint8)
     if labels.size != image.array.size:
         raise LabelMismatch(
             f"The label has {labels.size} bytes, its image '{image.name}' has {image.array.size} voxels "
-            f"({_times(image.shape)}). Send one byte for each voxel, i running fastest."
+            f"({times(image.shape)}). Send one byte for each voxel, i running fastest."
         )
     return labels.reshape(image.shape, order="F")
 
@@ -68,7 +50,7 @@ def _raw_label(path: Path, image: Volume) -> Mask:
 def _pasted(part: Mask, affine: Affine, image: Volume) -> Mask:
     """``part``, a cut-out of the image's grid, with background around it."""
     offset = np.rint((np.linalg.inv(image.affine) @ affine)[:3, 3])
-    distance = _distance_voxels(affine, offset, part.shape, image)
+    distance = distance_voxels(affine, offset, part.shape, image)
     if distance > TOLERANCE_VOXELS:
         raise LabelMismatch(
             f"The segmentation lies up to {distance:.2g} voxels from the grid of its image '{image.name}', over the "
@@ -82,21 +64,7 @@ def _pasted(part: Mask, affine: Affine, image: Volume) -> Mask:
     covered[...] = part[taken]
     if np.count_nonzero(covered) != np.count_nonzero(part):
         raise LabelMismatch(
-            f"The segmentation has voxels outside its image '{image.name}' of {_times(image.shape)} voxels. "
+            f"The segmentation has voxels outside its image '{image.name}' of {times(image.shape)} voxels. "
             "Erase what lies outside the image."
         )
     return label
-
-
-def _distance_voxels(
-    affine: Affine, offset: np.ndarray[tuple[int], np.dtype[np.float64]], shape: tuple[int, ...], image: Volume
-) -> float:
-    """How far, in voxels of ``image``, the corners of a label of ``shape`` lie from ``offset`` on its grid."""
-    corners = np.array([(*corner, 1.0) for corner in itertools.product(*((0.0, n - 1.0) for n in shape))]).T
-    placed = (np.linalg.inv(image.affine) @ affine @ corners)[:3].T
-    expected = corners[:3].T + offset
-    return float(np.linalg.norm(placed - expected, axis=1).max())
-
-
-def _times(shape: tuple[int, ...] | Shape) -> str:
-    return " x ".join(map(str, shape))

@@ -95,19 +95,25 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def _welcome(served: DeepGrow3DApp, host: str, port: int) -> str:
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - what it listens on, for people
+    address = _address(host, port)
     image, voxel = _example_click(served)
     return f"""
 DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
 
   what is served   {address}/info/
-  API, to try out  {address}/
+  API              {address}/openapi.json (to try out, with internet: {address}/)
   3D Slicer        module "MONAI Label", server address {address}
   a click          curl -X POST '{address}/infer/{MODEL_NAME}?image={image}&output=image' -o mask.nii.gz \\
                      -F 'params={{"foreground": [{voxel}], "background": [], "result_extension": ".nii.gz"}}'
 
 Studies: {served.studies} ({len(served.images().list_images())} image(s))
 """
+
+
+def _address(host: str, port: int) -> str:
+    """Where a browser on this machine finds a server that listens at ``host``."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what it listens on, for people
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _example_click(served: DeepGrow3DApp) -> tuple[str, list[int]]:

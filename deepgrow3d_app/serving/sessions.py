@@ -1,8 +1,9 @@
 """Images that a viewer sends for a while: not among the studies, forgotten when unused.
 
 A session is a folder named by its id. It holds the image, and ``session.json`` once the image has
-been decoded: a folder without that file is no session. The time of change of ``session.json`` is
-that of the last access, so sessions outlive a restart of the server.
+been decoded: a folder without that file is no session, but may become one, in this process or in
+another that serves the same folder. The time of change of ``session.json`` is that of the last
+access, so sessions outlive a restart of the server.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import logging
 import os
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,8 @@ from deepgrow3d_app.volume.files import extension_of
 logger = logging.getLogger(__name__)
 
 INFO_FILE = "session.json"
+ABANDONED_S = 3600
+"""An image that was not decoded this long after it began to arrive never will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,6 @@ class Sessions:
         self._expiry_s = expiry_s
         self._max_bytes = max_bytes
         self._max_image_bytes = max_image_bytes
-        self._lock = threading.Lock()
-        self._arriving: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, uploads: Sequence[Upload], *, expiry_s: int = 0, uncompress: bool = False) -> Session:
@@ -114,8 +114,6 @@ class Sessions:
         session_id = str(uuid.uuid4())
         folder = self._folder / session_id
         self._make_room()
-        with self._lock:
-            self._arriving.add(session_id)
         try:
             folder.mkdir()
             image = self._store(uploads, folder, uncompress)
@@ -127,9 +125,6 @@ class Sessions:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        finally:
-            with self._lock:
-                self._arriving.discard(session_id)
         return Session(session_id, image, now, now, expiry_s)
 
     def get(self, session_id: str, *, touch: bool = False) -> Session:
@@ -152,20 +147,24 @@ class Sessions:
             NotFound: there is none, or it has expired.
         """
         session = self.get(session_id)
-        shutil.rmtree(session.folder, ignore_errors=True)
+        self._forget(session.folder, session)
         return session
 
     def remove_expired(self) -> int:
         """Forget what was not used for too long, and what an interrupted upload left; returns how many."""
         removed = 0
         for folder in self._folders():
-            with self._lock:
-                is_arriving = folder.name in self._arriving
             session = self._read(folder.name)
-            if not is_arriving and (session is None or session.is_expired):
-                shutil.rmtree(folder, ignore_errors=True)
+            is_over = _is_abandoned(folder) if session is None else session.is_expired
+            if is_over:
+                self._forget(folder, session)
                 removed += 1
         return removed
+
+    def _forget(self, folder: Path, session: Session | None) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        if session is not None:
+            self._volumes.forget(session.image)
 
     def _read(self, session_id: str) -> Session | None:
         folder = self._folder / session_id
@@ -229,3 +228,10 @@ class Sessions:
                 f"Send one image ({', '.join(IMAGE_EXTENSIONS)}), or the files of one DICOM series."
             )
         return received
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        return folder.stat().st_mtime + ABANDONED_S < time.time()
+    except OSError:  # somebody else removed it
+        return False

@@ -1,7 +1,9 @@
 """The index of the studies folder, ``datastore_v2.json``: which images there are, and their labels.
 
 MONAI Label changes its index in place while other threads read it, and rewrites the file in place.
-Here a change is made on a draft and shown, in memory as on disk, when it is complete.
+Here a change is made on a draft and shown, in memory as on disk, when it is complete. From reading
+the file until it is replaced, the change holds the lock of the folder, so that two servers never lose
+each other's entries.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore, LocalDatastoreModel
 
 from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.files import EXTENSIONS, extension_of
 
@@ -35,7 +38,7 @@ class _Draft(threading.local):
 
 
 class StudiesIndex(LocalDatastore):  # type: ignore[misc]
-    """MONAI Label's datastore of a folder, safe to share between threads.
+    """MONAI Label's datastore of a folder, safe to share between threads and processes.
 
     Args:
         studies: the folder.
@@ -48,6 +51,8 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
 
     def __init__(self, studies: Path, *, auto_reload: bool, read_only: bool) -> None:
         self._guard = threading.RLock()
+        self._file_lock = FileLock(studies / ".lock")
+        self._version: FileVersion = ()
         self._draft = _Draft()
         self._shown: LocalDatastoreModel
         try:
@@ -79,15 +84,21 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[LocalDatastoreModel]:
-        """The index, to be changed by this thread alone.
+        """The index, to be changed by this thread of this process alone.
 
         It is saved and shown to others at the end of the block; an error in the block leaves it as it was.
         """
-        with self._guard:
+        with self._locked():
             self._init_from_datastore_file()
             with self._drafting():
                 yield self._datastore
                 self._update_datastore_file()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads and processes out; may be nested."""
+        with self._guard, self._file_lock:
+            yield
 
     @contextlib.contextmanager
     def _drafting(self) -> Iterator[None]:
@@ -123,8 +134,10 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         return {name: name for name in names if extension_of(name) in known}
 
     def _reconcile_datastore(self) -> None:
-        with self._guard, self._drafting():
-            super()._reconcile_datastore()
+        with self._locked():
+            self._init_from_datastore_file()
+            with self._drafting():
+                super()._reconcile_datastore()
 
     def _on_any_event(self, event: object) -> None:
         logger.debug("The studies changed: %s", event)
@@ -135,12 +148,28 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
 
     def _on_modify_event(self, event: Any) -> None:
         if event.src_path == self._datastore_config_path:
-            with self._guard:
-                self._init_from_datastore_file()
+            self._init_from_datastore_file()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        path = Path(self._datastore_config_path)
+        with self._locked():
+            version = file_version(path)
+            if version in ((), self._version):
+                return
+            try:
+                index = LocalDatastoreModel.model_validate_json(path.read_bytes())
+            except ValueError:
+                if throw_exception:
+                    raise
+                logger.exception("The index of the studies is damaged")
+                return
+            index.base_path = self._datastore_path
+            self._datastore = index
+            self._version = version
 
     def _update_datastore_file(self, lock: bool = True) -> None:
-        content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
         path = Path(self._datastore_config_path)
-        with FileLock(self._lock_file) if lock else contextlib.nullcontext():
+        with self._locked():
+            content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
             replace_file(path, io.BytesIO(content.encode()))
-            self._config_ts = path.stat().st_mtime
+            self._version = file_version(path)

@@ -16,6 +16,7 @@ from deepgrow3d_app.model.intensity import IntensityWindow
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.files import read_mask, read_volume
 from deepgrow3d_app.volume.geometry import AxisOrder, Spacing
+from deepgrow3d_app.volume.grid import check_grid
 
 SHARE_EXPONENT = 0.35
 SIZE_EXPONENT = 0.25
@@ -61,14 +62,12 @@ def load_case(image_file: Path, label_file: Path, spec: ModelSpec) -> LabelledCa
 
     Raises:
         InvalidInput: a file cannot be read.
-        TrainingError: image and labels do not match, or no structure is large enough.
+        LabelMismatch: the labels do not lie on the image's grid.
+        TrainingError: no structure is large enough.
     """
     volume = read_volume(image_file)
-    labels, _ = read_mask(label_file)
-    if labels.shape != volume.shape:
-        raise TrainingError(
-            f"'{label_file}' has the shape {labels.shape}, its image {volume.shape}. Resample one to the other."
-        )
+    labels, affine = read_mask(label_file)
+    check_grid(labels.shape, affine, volume, f"'{label_file}'")
     order = AxisOrder.to_ras(volume.affine)
     image = np.ascontiguousarray(order.apply(volume.array))
     labels = np.ascontiguousarray(order.apply(labels))

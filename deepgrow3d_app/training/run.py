@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def run_training(
     output: Path,
     recipe: Recipe,
     held_out: int,
+    spec: ModelSpec,
     start_from: Path | None,
     command: str,
     console: Console,
@@ -36,6 +37,7 @@ def run_training(
         output: checkpoint; its log is written beside it.
         recipe: how.
         held_out: cases of a many-case folder that are not trained on.
+        spec: what is trained, where no checkpoint says it.
         start_from: checkpoint to go on from.
         command: what the checkpoint says made it.
         console: where progress is shown.
@@ -45,14 +47,15 @@ def run_training(
         CheckpointError: ``start_from`` is missing or damaged.
     """
     origin_weights = Checkpoint.load(start_from) if start_from is not None else None
-    spec = origin_weights.spec if origin_weights is not None else ModelSpec()
+    spec = origin_weights.spec if origin_weights is not None else spec
     with console.status("loading cases"):
         groups = [load_group(folder, spec, held_out) for folder in folders]
     patches = PatchSource(CasePool(groups), spec, recipe.synthetic_share, np.random.default_rng(recipe.seed + 1))
     trainer = Trainer(
         spec, recipe, patches, best_device(), origin_weights.weights if origin_weights is not None else None
     )
-    origin = {"command": command, "data": describe_groups(folders, groups), "version": __version__}
+    parent = {"started_from": json.dumps(origin_weights.origin)} if origin_weights is not None else {}
+    origin = {**parent, "command": command, "data": describe_groups(folders, groups), "version": __version__}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -64,9 +67,7 @@ def run_training(
         task = bar.add_task("starting", total=recipe.minutes * 60)
 
         def show(progress: Progress) -> None:
-            dice = " ".join(
-                f"{clicks}: {value:.2f}" for clicks, value in progress.dice.items() if not math.isnan(value)
-            )
+            dice = " ".join(f"{clicks}: {value:.2f}" for clicks, value in progress.dice.items())
             bar.update(
                 task,
                 completed=min(progress.elapsed_s, progress.budget_s),

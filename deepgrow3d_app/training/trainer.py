@@ -25,6 +25,7 @@ from deepgrow3d_app.training.loss import dice_cross_entropy
 from deepgrow3d_app.training.patches import Patch, PatchSource
 
 MAX_SKIPPED_STEPS = 20
+REPORT_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Recipe:
         batch_size: patches per step, each at its own number of clicks.
         learning_rate: peak, after ``warmup_steps``.
         weight_decay: of AdamW.
+        warmup_steps: over which the learning rate rises linearly.
         max_clicks: an annotator leaves a patch after 1 to this many clicks, at random.
         forget_probability: how often the previous mask is withheld, so that a cold start works.
         synthetic_share: patches with made-up targets.
@@ -74,7 +76,7 @@ class Progress:
         step: gradient steps done.
         elapsed_s, budget_s: wall-clock time used and allowed.
         loss: of the latest steps.
-        dice: mean training Dice after 1, 3 and 5 clicks; NaN until there were any.
+        dice: mean training Dice after 1, 3 and 5 clicks, those that there were.
     """
 
     step: int
@@ -96,6 +98,7 @@ class Trainer:
         spec: what is trained.
         recipe: how.
         patches: endless supply.
+        device: where the network computes; annotators click on the CPU.
         weights: where to start from; random where ``None``.
     """
 
@@ -134,6 +137,12 @@ class Trainer:
     ) -> Path:
         """Train for the recipe's time; save ``output`` now and then, and at the end.
 
+        Args:
+            output: the checkpoint; a log of JSON lines is written beside it.
+            origin: what the checkpoint says of itself; steps and recipe are added.
+            report: told every ``REPORT_STEPS`` steps where training stands.
+            save_every_s: seconds between two saves.
+
         Raises:
             TrainingError: the loss stays non-finite.
         """
@@ -144,8 +153,7 @@ class Trainer:
         with log_file.open("a", encoding="utf-8") as log:
             while (elapsed_s := time.monotonic() - started) < budget_s:
                 self._set_learning_rate(elapsed_s / budget_s)
-                self.train_step()
-                if self.step % 20 == 0:
+                if math.isfinite(self.train_step()) and self.step % REPORT_STEPS == 0:
                     progress = self.progress(elapsed_s, budget_s)
                     report(progress)
                     log.write(json.dumps(asdict(progress)) + "\n")
@@ -163,7 +171,8 @@ class Trainer:
         inputs = torch.stack([self._inputs(annotation) for annotation in self.annotations])
         truth = torch.stack([annotation.patch.truth for annotation in self.annotations]).to(self.device)
         inputs = inputs.to(self.device, memory_format=torch.channels_last_3d)
-        dtype = reduced_precision(self.device)
+        # Gradients underflow in float16; bfloat16 has the range of float32.
+        dtype = torch.bfloat16 if reduced_precision(self.device) is torch.bfloat16 else None
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.network(inputs)[:, 0]
         loss = dice_cross_entropy(logits, truth)
@@ -182,7 +191,7 @@ class Trainer:
 
     def progress(self, elapsed_s: float, budget_s: float) -> Progress:
         """Averages over the latest 200 losses and 100 Dice values of each kind."""
-        dice = {clicks: float(np.mean(values[-100:])) if values else math.nan for clicks, values in self._dice.items()}
+        dice = {clicks: float(np.mean(values[-100:])) for clicks, values in self._dice.items() if values}
         return Progress(self.step, elapsed_s, budget_s, float(np.mean(self._losses[-200:])), dice)
 
     def _new_annotation(self) -> Annotation:

@@ -71,6 +71,11 @@ class VolumeCache:
             self._fill(reading, real_path, signature)
         return reading.result()
 
+    def forget(self, path: str | os.PathLike[str]) -> None:
+        """Forget the volume at ``path``, which nobody will ask for again; the file may be gone already."""
+        with self._lock:
+            self._kept.pop(os.path.realpath(path), None)
+
     def clear(self) -> None:
         """Forget every volume; those who hold one keep it."""
         with self._lock:

@@ -30,6 +30,7 @@ class Slice:
     path: Path
     series_uid: str
     series_text: str
+    modality: str | None
     n_rows: int
     n_columns: int
     position_lps_mm: npt.NDArray[np.float64]
@@ -73,9 +74,8 @@ def read_dicom_series(folder: Path) -> Volume:
     step_lps_mm = _check_steps(slices, folder.name)
     shape = check_shape((slices[0].n_columns, slices[0].n_rows, len(slices)), folder.name)
     values, slope, intercept = _read_values(slices)
-    return to_volume(
-        StoredVoxels(values.reshape(-1), shape, _affine(slices[0], step_lps_mm), slope, intercept), folder.name
-    )
+    stored = StoredVoxels(values.reshape(-1), shape, _affine(slices[0], step_lps_mm), slope, intercept)
+    return to_volume(stored, folder.name, slices[0].modality)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -96,7 +96,7 @@ def _read_header(path: Path) -> Slice | None:
             return None  # a report, a structure set, a DICOMDIR
         n_frames, n_samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
         has_lookup = "ModalityLUTSequence" in header
-        modality = str(header.get("Modality", "?"))
+        modality = str(header.get("Modality") or "").strip() or None
     except InvalidDicomError:
         return None
     except Exception as error:
@@ -115,7 +115,8 @@ def _read_header(path: Path) -> Slice | None:
         one = Slice(
             path=path,
             series_uid=str(header.get("SeriesInstanceUID") or ""),
-            series_text=f"{modality} '{header.get('SeriesDescription') or ''}'",
+            series_text=f"{modality or '?'} '{header.get('SeriesDescription') or ''}'",
+            modality=modality,
             n_rows=int(header.Rows),
             n_columns=int(header.Columns),
             position_lps_mm=np.array([float(x) for x in header.ImagePositionPatient]).reshape(3),

@@ -25,10 +25,17 @@ NIFTI2_HEADER: Any = nib.Nifti2Header
 NIFTI1_HEADER_BYTES = 348
 NIFTI2_HEADER_BYTES = 540
 FIRST_VOXEL_BYTE = 352  # the NIfTI-1 header and four bytes that say "no extensions"
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # codes of metre and micron; everything else counts as mm
+PIXDIM_TOLERANCE = 1e-3
 
 
 def read_nifti(path: Path) -> StoredVoxels:
-    """Voxels and grid of ``path``; the affine is the sform, else the qform, else the bare voxel size.
+    """Voxels and grid of ``path``, in the place where ITK, and so 3D Slicer, shows it.
+
+    The affine is the sform where its code is 1 (scanner) or there is no qform, else the qform, else
+    the bare voxel size: i to the left, j to the back, k upwards, from the origin. Metres and microns
+    become mm. nibabel would take the sform whenever there is one, which puts a file with two
+    different placements elsewhere than the viewer that the clicks and masks are for.
 
     Raises:
         UnreadableVolume: not NIfTI, damaged, truncated, or a header that promises more than the file holds.
@@ -50,7 +57,7 @@ def read_nifti(path: Path) -> StoredVoxels:
                 dtype = header.get_data_dtype()
                 offset = int(header.get_data_offset())
                 slope, intercept = header.get_slope_inter()
-                affine = np.asarray(header.get_best_affine(), np.float64)
+                affine = _affine(header)
         except Exception as error:
             raise UnreadableVolume(name, f"its header is damaged ({error})") from error
         shape = check_shape(sizes, name)
@@ -92,6 +99,30 @@ def encode_nifti(mask: Mask, affine: Affine, *, compress: bool) -> bytes:
     head = header.binaryblock.ljust(FIRST_VOXEL_BYTE, b"\0")
     body = np.ravel(mask, order="F").data
     return deflate(head, body) if compress else head + body
+
+
+def _affine(header: Any) -> Affine:
+    """Voxel index to mm in RAS+, by the rules of :func:`read_nifti`.
+
+    As in ITK, voxels have the size that ``pixdim`` states where an sform implies another one. Unlike
+    in ITK, a size that is missing or negative leaves the sform as it is, and so does shear, which an
+    ITK image cannot have.
+    """
+    qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
+    sizes = np.array(header["pixdim"][1:4], np.float64)
+    if sform_code == 1 or (sform_code > 0 and qform_code <= 0):
+        affine = np.array(header.get_sform(), np.float64)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        is_other = (sizes > 0) & np.isfinite(sizes) & (lengths > 0) & np.isfinite(lengths)
+        is_other &= np.abs(sizes - lengths) > PIXDIM_TOLERANCE * lengths
+        affine[:3, :3][:, is_other] *= (sizes / lengths)[is_other]
+    elif qform_code > 0:
+        header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 is common, and nibabel refuses it
+        affine = np.array(header.get_qform(), np.float64)
+    else:
+        affine = np.diag((-sizes[0], -sizes[1], sizes[2], 1.0))
+    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine
 
 
 def _first_bytes(file: BinaryIO, is_gzip: bool, name: str) -> bytes:

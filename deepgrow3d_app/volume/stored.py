@@ -22,6 +22,13 @@ MAX_AXIS_VOXELS = 32767
 """The longest axis that a NIfTI-1 header, and so a mask for this image, can state."""
 
 BLOCK_VOXELS = 1 << 22
+SAMPLED_VOXELS = 1 << 20
+BULK_PERCENTILES = (0.1, 99.9)
+MIN_BULK_STEPS = 1000
+BULK_MARGIN = 10
+"""Where outliers are clipped: this many times the bulk's range is kept below it and above it."""
+FILL_VALUE = 1e30
+"""No measurement is as large: a mark for "no value here", which does not count as a part of the bulk."""
 INT16 = np.iinfo(np.int16)
 
 
@@ -73,13 +80,16 @@ def check_dtype(dtype: np.dtype[Any], file: str) -> None:
         raise UnsupportedVolume(file, f"its voxels are {what}", "Send an image with one real number per voxel.")
 
 
-def to_volume(stored: StoredVoxels, name: str) -> Volume:
+def to_volume(stored: StoredVoxels, name: str, modality: str | None = None) -> Volume:
     """``stored`` as a :class:`Volume`.
 
     Integers that fit int16 stay as they are, whatever type the file gave them (a CT saved as float
     included), and so does the file's slope and intercept. Integers that span at most 65535 steps are
     shifted, and the intercept takes up the shift: both are exact. Anything else is rounded to the
     65536 steps between its least and its greatest value.
+
+    Where that would leave the bulk of the voxels (0.1 % to 99.9 % of them) fewer than 1000 steps,
+    as a single voxel of 1e7 does, values further from the bulk than ten times its range are clipped.
 
     Raises:
         UnsupportedVolume: NaN or infinite voxels, a value range or an affine that cannot be used.
@@ -93,7 +103,7 @@ def to_volume(stored: StoredVoxels, name: str) -> Volume:
             f"its scaling is unusable (slope {slope}, intercept {intercept})",
             "Save it again with values in the scanner's units.",
         )
-    return Volume(array.reshape(stored.shape, order="F"), stored.affine, slope, intercept, name)
+    return Volume(array.reshape(stored.shape, order="F"), stored.affine, slope, intercept, name, modality)
 
 
 def to_mask(stored: StoredVoxels, name: str) -> Mask:
@@ -124,7 +134,7 @@ def to_mask(stored: StoredVoxels, name: str) -> Mask:
 
 
 def _to_int16(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.int16], float, float]:
-    """(int16 array, offset, step) such that ``values = array * step + offset``."""
+    """(int16 array, offset, step) such that ``values = array * step + offset``, apart from what is clipped."""
     if values.dtype == np.int16:  # native byte order: no copy
         return values, 0.0, 1.0
     least, greatest, is_whole = _range(values, name)
@@ -139,7 +149,7 @@ def _to_int16(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.int16
         for block in _blocks(values.size):
             steps[block] = (values[block] - base).astype(np.int32) + INT16.min
         return steps, float(int(least) - INT16.min), 1.0
-    low, high = float(least), float(greatest)
+    low, high = _range_to_keep(values, float(least), float(greatest))
     step = (high - low) / 65535
     if not math.isfinite(step):
         raise UnsupportedVolume(
@@ -147,10 +157,25 @@ def _to_int16(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.int16
         )
     if step < sys.float_info.min:  # all alike, or as good as alike
         step = 1.0
+    if is_whole and step < 1:  # clipped whole numbers that now fit: exact
+        low, step = float(math.floor(low)), 1.0
     for block in _blocks(values.size):
-        scaled = np.rint((values[block].astype(np.float64) - low) / step)
-        steps[block] = np.clip(scaled, 0, 65535).astype(np.int32) + INT16.min
+        kept = np.clip(values[block].astype(np.float64), low, high)
+        steps[block] = np.clip(np.rint((kept - low) / step), 0, 65535).astype(np.int32) + INT16.min
     return steps, low - INT16.min * step, step
+
+
+def _range_to_keep(values: npt.NDArray[Any], least: float, greatest: float) -> tuple[float, float]:
+    """(least, greatest), or a part of it where outliers would leave the bulk of ``values`` too few steps."""
+    sample = values[:: max(1, values.size // SAMPLED_VOXELS)].astype(np.float64)
+    sample = sample[np.abs(sample) < FILL_VALUE]
+    if sample.size == 0:
+        return least, greatest
+    low, high = (float(value) for value in np.percentile(sample, BULK_PERCENTILES))
+    bulk = high - low
+    if bulk == 0 or bulk / MIN_BULK_STEPS >= (greatest / 65535 - least / 65535):
+        return least, greatest
+    return max(least, low - BULK_MARGIN * bulk), min(greatest, high + BULK_MARGIN * bulk)
 
 
 def _range(values: npt.NDArray[Any], name: str) -> tuple[Any, Any, bool]:

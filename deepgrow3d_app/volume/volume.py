@@ -26,8 +26,10 @@ class Volume:
         array: int16 (i, j, k), in the axis order of the file; treat it as read-only.
         affine: float64 (4, 4), voxel index to mm in RAS+ world coordinates.
         slope, intercept: physical value (HU in a CT) = ``array * slope + intercept``. (1, 0) where
-            the file holds integers within int16; else chosen so that the file's range fills int16.
+            the file holds integers within int16; else chosen so that the file's range fills int16
+            (:func:`deepgrow3d_app.volume.stored.to_volume` says what becomes of absurd outliers).
         name: what messages call it, usually the file name.
+        modality: as DICOM writes it (``CT``, ``MR``, ``PT``); None where the file does not say, as NIfTI and NRRD.
 
     Raises:
         UnsupportedVolume: not 3-D, empty, not int16, or an affine that :func:`check_affine` refuses.
@@ -38,6 +40,7 @@ class Volume:
     slope: float = 1.0
     intercept: float = 0.0
     name: str = "volume"
+    modality: str | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -65,7 +68,12 @@ class Volume:
 
     @cached_property
     def is_ct(self) -> bool:
-        """Whether values look like Hounsfield units: only a CT has voxels of air far below zero."""
+        """Whether values are Hounsfield units.
+
+        Where the modality is unknown, values decide: only a CT has voxels of air far below zero.
+        """
+        if self.modality is not None:
+            return self.modality == "CT"
         ends = (float(self.array.min()), float(self.array.max()))  # a negative slope swaps them
         return min(end * self.slope + self.intercept for end in ends) <= CT_AIR_THRESHOLD_HU
 

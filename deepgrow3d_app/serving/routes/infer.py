@@ -20,6 +20,8 @@ from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION, read_label
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
+from deepgrow3d_app.volume.files import read_volume
+from deepgrow3d_app.volume.volume import Volume
 
 router = APIRouter(prefix="/infer", tags=["Infer"])
 
@@ -72,7 +74,8 @@ def _answer(
         if extension not in IMAGE_EXTENSIONS:
             raise InvalidRequest(f"'file' is no image that can be read. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
         with uploads["file"].staged(f"file{extension}") as path:
-            return _answer_on(served, task, request, path, "", uploads.get("label"))
+            # The next request sends the file again, under another path: neither it nor its mask is worth keeping.
+            return _answer_on(served, task, request, path, "", uploads.get("label"), read_volume(path))
     if session_id:
         path = served.viewer_sessions().get(session_id, touch=True).image
     elif image:
@@ -89,12 +92,13 @@ def _answer_on(
     image: Path,
     session_id: str,
     label: Upload | None,
+    volume: Volume | None = None,
 ) -> InferAnswer:
     if label is None:
-        return task.answer(request, image, session_id=session_id)
+        return task.answer(request, image, volume=volume, session_id=session_id)
     with label.staged(f"label{label.extension or RAW_EXTENSION}") as path:
-        previous = (read_label(path, served.volumes.get(image)) > 0).astype("uint8")
-    return task.answer(request, image, previous=previous)
+        previous = (read_label(path, volume or served.volumes.get(image)) > 0).astype("uint8")
+    return task.answer(request, image, volume=volume, previous=previous)
 
 
 def _response(answer: InferAnswer, output: Output) -> Response:

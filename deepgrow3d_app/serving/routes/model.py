@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def model_info(served: Served, model: str) -> dict[str, Any]:
 
 @router.put("/{model}", dependencies=ANNOTATOR)
 async def update_model(served: Served, workers: FileWorkers, model: str, file: UploadFile) -> dict[str, Any]:
-    """Serve another checkpoint, from the next click on."""
+    """Serve another checkpoint, from the next click on; the replaced one stays beside it."""
     served.infer_task(model)
     return await workers.run(_update_model, served, model, Upload.of(file))
 
@@ -44,9 +45,18 @@ def _update_model(served: DeepGrow3DApp, model: str, upload: Upload) -> dict[str
             load_predictor(path)
         except CheckpointError as error:
             raise InvalidRequest(f"The upload cannot be served. {error} Send a checkpoint of DeepGrow 3D.") from error
-        with path.open("rb") as content:
-            replace_file(served.model.path, content)
+        _replace_checkpoint(served.model.path, path)
     return served.model_info(model) or {}
+
+
+def _replace_checkpoint(served: Path, upload: Path) -> None:
+    """Put ``upload`` in the place of ``served``, which stays beside it as ``NAME.previous.safetensors``."""
+    # The same weights sent twice must not push out the ones before them.
+    if served.is_file() and not filecmp.cmp(served, upload, shallow=False):
+        with served.open("rb") as replaced:
+            replace_file(served.with_name(f"{served.stem}.previous{served.suffix}"), replaced)
+    with upload.open("rb") as content:
+        replace_file(served, content)
 
 
 @router.delete("/{model}", dependencies=ANNOTATOR)

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, field
 
+import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.errors import NotFound
 from deepgrow3d_app.evaluation.protocol import annotate, repeat
+from deepgrow3d_app.evaluation.run import run_evaluation
 from deepgrow3d_app.volume.volume import Volume
 
 VOLUME = Volume(np.zeros((8, 8, 8), dtype=np.int16), np.eye(4))
@@ -74,3 +78,13 @@ def test_repeated_clicks_are_given_one_more_each_round():
     rounds = list(repeat(method, VOLUME, TRUTH, clicks))
     assert [r.click for r in rounds] == clicks
     assert [len(given) for given, _ in method.seen] == [1, 2]
+
+
+def test_a_structure_that_is_not_in_the_labels_is_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), tmp_path / "image.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "labels.nii.gz")
+    (tmp_path / "structures.json").write_text('{"structures": {"liver": {"value": 9}}}')
+    with pytest.raises(NotFound, match="'liver' has no voxel"):
+        run_evaluation(tmp_path, tmp_path / "any.safetensors", ["liver"], 1, False, Console())
+    with pytest.raises(NotFound, match="no structure 'spleen'"):
+        run_evaluation(tmp_path, tmp_path / "any.safetensors", ["spleen"], 1, False, Console())

@@ -40,3 +40,11 @@ def test_an_mr_uses_its_own_range():
 def test_a_constant_volume_does_not_divide_by_zero():
     window = IntensityWindow.of(volume([7]), (-160.0, 240.0), compress_tails=True)
     assert torch.isfinite(window.normalise(torch.tensor([7.0]))).all()
+
+
+def test_a_negative_slope_does_not_invert_an_mr():
+    bright = torch.tensor([60.0])
+    upright = IntensityWindow.of(volume(np.arange(64)), (-160.0, 240.0), compress_tails=True)
+    mirrored = IntensityWindow.of(volume(-np.arange(64), slope=-1.0), (-160.0, 240.0), compress_tails=True)
+    torch.testing.assert_close(mirrored.normalise(-bright), upright.normalise(bright))
+    assert mirrored.normalise(torch.tensor([mirrored.darkest])) < -1

@@ -1,5 +1,6 @@
 """What holds for every network: engines here are simple rules, so that masks can be reasoned about."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -158,3 +159,14 @@ def test_an_answer_that_keeps_growing_is_restored_from_the_region_it_was_compute
     covered = np.zeros(volume.shape, dtype=np.uint8)
     covered[prediction.region.roi.source_box] = 1
     np.testing.assert_array_equal(prediction.mask, covered)
+
+
+def test_what_lies_beyond_the_largest_region_is_kept_from_the_previous_mask():
+    spec = dataclasses.replace(SPEC, max_zoom=1.0)
+    volume = Volume(np.zeros((100, 8, 8), dtype=np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
+    previous = np.zeros(volume.shape, dtype=np.uint8)
+    previous[10:90, 2:6, 2:6] = 255
+    rule = Rule(lambda inputs: inputs[3] - 0.5)
+    mask = Predictor(spec, rule).predict(volume, [Click((50, 4, 4))], previous).mask
+    np.testing.assert_array_equal(mask, previous > 0)
+    assert rule.seen[0][3].max() == 1

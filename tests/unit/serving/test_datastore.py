@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -62,6 +63,28 @@ def test_another_process_finds_what_was_saved(studies, datastore, upload):
     datastore.save_label("ct", upload(label(3), "l.nii.gz"), "review", {"by": "anna"})
     other = StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
     assert other.get_label_info("ct", "review")["by"] == "anna"
+
+
+def test_two_servers_do_not_lose_each_others_entries(studies, datastore):
+    other = StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
+    with datastore.editing() as index:
+        thread = threading.Thread(target=other.update_image_info, args=("ct", {"other": 1}))
+        thread.start()
+        thread.join(0.3)
+        index.objects["ct"].image.info["ours"] = 1
+    thread.join(10)
+    for server in (other, datastore):
+        server.update_image_info("ct", {})
+        assert {"other", "ours"} <= set(server.get_image_info("ct"))
+
+
+def test_an_edit_that_fails_lets_other_servers_go_on(studies, datastore):
+    other = StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
+    with pytest.raises(KeyError), datastore.editing() as index:
+        index.objects.pop("mr")
+    other.update_image_info("ct", {"other": 1})
+    datastore.refresh()
+    assert datastore.get_image_info("ct")["other"] == 1
 
 
 def test_a_label_of_another_format_leaves_one_label(studies, datastore, upload):

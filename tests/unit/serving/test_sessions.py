@@ -70,9 +70,38 @@ def test_an_unused_session_expires_and_a_used_one_does_not(make, tmp_path):
 
 def test_only_what_is_ours_is_cleaned_up(make, tmp_path):
     (tmp_path / "notes").mkdir()
-    (tmp_path / "b0d2f8f6-0000-4000-8000-000000000000").mkdir()  # an upload that was interrupted
+    interrupted = tmp_path / "b0d2f8f6-0000-4000-8000-000000000000"
+    interrupted.mkdir()
+    os.utime(interrupted, (time.time() - 3700,) * 2)
     assert make().remove_expired() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_what_arrives_in_another_process_is_left_alone(make, tmp_path, monkeypatch):
+    sessions, of_another_process = make(), make()
+    read = VolumeCache.get
+
+    def clean_up_meanwhile(cache, path):
+        of_another_process.remove_expired()
+        return read(cache, path)
+
+    monkeypatch.setattr(VolumeCache, "get", clean_up_meanwhile)
+    session = sessions.add([upload()])
+    assert sessions.get(session.session_id) == session
+
+
+@pytest.mark.parametrize("is_expired", [False, True])
+def test_a_removed_session_leaves_no_volume_in_memory(tmp_path, is_expired):
+    volumes = VolumeCache(1 << 20)
+    sessions = Sessions(tmp_path, volumes, expiry_s=3600, max_bytes=1 << 20, max_image_bytes=1 << 20)
+    session = sessions.add([upload()])
+    assert volumes.n_bytes == 4 * 5 * 6 * 2
+    if is_expired:
+        os.utime(session.folder / "session.json", (0, 0))
+        sessions.remove_expired()
+    else:
+        sessions.remove(session.session_id)
+    assert volumes.n_bytes == 0
 
 
 @pytest.mark.parametrize(

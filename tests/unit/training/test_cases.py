@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.errors import LabelMismatch, TrainingError
 from deepgrow3d_app.training.cases import CasePool, load_case, load_group
 
 
@@ -18,7 +18,13 @@ def test_a_case_is_brought_to_ras_and_its_specks_are_left_out(case_folder, tiny_
 
 def test_a_label_on_another_grid_is_refused(case_folder, tiny_spec):
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), case_folder / "labels.nii.gz")
-    with pytest.raises(TrainingError, match=r"\(4, 4, 4\)"):
+    with pytest.raises(LabelMismatch, match=r"box/labels.nii.gz' has 4 x 4 x 4 voxels, its image .* 24 x 20 x 16"):
+        load_case(case_folder / "image.nii.gz", case_folder / "labels.nii.gz", tiny_spec)
+
+
+def test_a_label_of_the_same_shape_elsewhere_is_refused(case_folder, tiny_spec):
+    nib.save(nib.Nifti1Image(np.ones((24, 20, 16), np.uint8), np.eye(4)), case_folder / "labels.nii.gz")
+    with pytest.raises(LabelMismatch, match=r"labels.nii.gz' lies up to .* voxels from its image 'image.nii.gz'"):
         load_case(case_folder / "image.nii.gz", case_folder / "labels.nii.gz", tiny_spec)
 
 

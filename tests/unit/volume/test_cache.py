@@ -43,6 +43,16 @@ def test_a_volume_is_read_once(files):
     assert cache.n_bytes == KILOBYTE
 
 
+def test_a_forgotten_volume_leaves_nothing_even_if_its_file_is_gone(files):
+    cache = VolumeCache(10 * KILOBYTE, CountingReader())
+    cache.get(files / "a")
+    cache.get(files / "b")
+    (files / "a").unlink()
+    cache.forget(files / "a")
+    cache.forget(files / "never-read")
+    assert cache.n_bytes == KILOBYTE
+
+
 def test_two_names_of_one_file_share_it(files):
     (files / "link").symlink_to(files / "a")
     reader = CountingReader()

@@ -52,6 +52,17 @@ def test_a_series_agrees_with_simpleitk(write_dicom, pixels, orientation, is_dow
     np.testing.assert_allclose(volume.affine, LPS_TO_RAS @ expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("modality", "kept", "is_ct"), [("CT", "CT", True), ("MR", "MR", False), ("PT", "PT", False), ("", None, False)]
+)
+@pytest.mark.parametrize("darkest", [0, 900])
+def test_the_modality_says_what_is_a_ct(write_dicom, modality, kept, is_ct, darkest):
+    # Without air (a cut-out of the liver) a CT does not look like one; an MR may well have values below zero.
+    volume = read_volume(write_dicom(np.full((4, 4, 2), darkest, np.uint16), edit=set_on_all(Modality=modality)))
+    assert volume.modality == kept
+    assert volume.is_ct == (is_ct if kept else darkest == 0)
+
+
 @pytest.mark.parametrize("transfer_syntax", [ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
 def test_transfer_syntaxes(write_dicom, transfer_syntax):
     pixels = np.random.default_rng(1).integers(0, 4096, (64, 96, 2)).astype(np.uint16)  # JPEG 2000 asks for this much

@@ -102,6 +102,66 @@ def test_nifti_without_sform_uses_the_qform(tmp_path, counted_voxels, oblique_af
     np.testing.assert_allclose(read_volume(tmp_path / "q.nii.gz").affine, oblique_affine, atol=1e-4)
 
 
+def nifti_file(path: Path, *, pixdim=(0.7, 0.9, 2.5), **header_fields) -> Path:
+    """Zeros (4, 5, 6) under a header whose sform and qform are two different, rigid placements."""
+    header: Any = nib.Nifti1Header()
+    header.set_data_shape((4, 5, 6))
+    header.set_data_dtype(np.int16)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) * (0.7, 0.9, -2.5)
+    affine[:3, 3] = (10.5, -20.25, 30)
+    header.set_qform(affine, 1)
+    affine[:3, :3] = np.array([[0, 0.28, 0.96], [1, 0, 0], [0, 0.96, -0.28]]) * (0.7, 0.9, 2.5)
+    affine[:3, 3] = (-7, 8, 900)
+    header.set_sform(affine, 1)
+    header["pixdim"][1:4] = pixdim
+    for field, value in ({"magic": b"n+1", "vox_offset": 352, "xyzt_units": 2} | header_fields).items():
+        header[field] = value
+    path.write_bytes(header.binaryblock.ljust(352, b"\0") + bytes(240))
+    return path
+
+
+@pytest.mark.parametrize("sform_code", range(5))
+@pytest.mark.parametrize("qform_code", range(5))
+def test_nifti_lies_where_itk_puts_it_whatever_the_codes(tmp_path, qform_code, sform_code):
+    path = nifti_file(tmp_path / "x.nii", qform_code=qform_code, sform_code=sform_code)
+    np.testing.assert_allclose(read_volume(path).affine, itk_affine(sitk.ReadImage(path)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 2), (1, 1)])
+@pytest.mark.parametrize("units", range(8))
+def test_nifti_units_become_mm_as_itk_has_them(tmp_path, codes, units):
+    # Voxels of 250 units: 0.25 mm in microns, 250 mm in mm; in metres, 0.25 units are 250 mm.
+    size = 0.25 if units == 1 else 250.0
+    fields = {"qform_code": codes[0], "sform_code": codes[1], "xyzt_units": units | 8}  # 8: seconds
+    path = nifti_file(tmp_path / "x.nii", pixdim=(size, size, size), **fields)
+    affine = read_volume(path).affine
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), 0.25 if units == 3 else 250, rtol=1e-5)
+    np.testing.assert_allclose(affine, itk_affine(sitk.ReadImage(path)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (2, 2), (0, 2), (1, 1)])
+def test_nifti_voxels_have_the_size_of_pixdim_as_in_itk(tmp_path, codes):
+    path = nifti_file(tmp_path / "x.nii", pixdim=(1.5, 1.5, 5), qform_code=codes[0], sform_code=codes[1])
+    np.testing.assert_allclose(read_volume(path).spacing_mm, (1.5, 1.5, 5), rtol=1e-5)
+    np.testing.assert_allclose(read_volume(path).affine, itk_affine(sitk.ReadImage(path)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("pixdim", [(0, 0, 0), (-0.7, -0.9, -2.5), (np.nan, np.inf, -np.inf)])
+def test_an_sform_needs_no_pixdim(tmp_path, pixdim):
+    path = nifti_file(tmp_path / "x.nii", pixdim=pixdim)
+    np.testing.assert_allclose(read_volume(path).spacing_mm, (0.7, 0.9, 2.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("qfac", [-1, 0, 1, 5])
+def test_a_qform_is_mirrored_by_a_negative_qfac_alone(tmp_path, qfac):
+    path = nifti_file(tmp_path / "x.nii", sform_code=0)
+    content = bytearray(path.read_bytes())
+    content[76:80] = np.float32(qfac).tobytes()
+    path.write_bytes(content)
+    np.testing.assert_allclose(read_volume(path).affine, itk_affine(sitk.ReadImage(path)), rtol=0, atol=1e-4)
+
+
 def test_a_trailing_dimension_of_one_step_is_dropped(tmp_path, counted_voxels):
     path = save_nifti(tmp_path / "t.nii.gz", counted_voxels[..., None], np.eye(4))
     np.testing.assert_array_equal(read_volume(path).array, counted_voxels)

@@ -62,6 +62,47 @@ def test_other_values_are_rounded_to_one_step_of_65535(values, dtype):
     assert volume.slope > 0
 
 
+@pytest.mark.parametrize("outlier", [1e7, -1e7, 3e38, -3e38])
+@pytest.mark.parametrize("share", [0.00001, 0.0004])
+def test_outliers_do_not_cost_the_other_voxels_their_values(outlier, share):
+    values = np.random.default_rng(0).normal(40.0, 200.0, 200_000).astype(np.float32)
+    n_outliers = int(share * values.size)
+    values[:n_outliers] = outlier
+    volume = to_volume(stored(values), "x")
+    assert np.abs(physical(volume) - values)[n_outliers:].max() < 0.3
+    assert (np.sign(physical(volume) - 40) == np.sign(values - 40))[:n_outliers].all()  # brightest, or darkest
+
+
+def test_a_fill_value_may_fill_most_of_the_volume():
+    values = np.random.default_rng(0).random(100_000).astype(np.float32)
+    values[:60_000] = -np.finfo(np.float32).max
+    volume = to_volume(stored(values), "x")
+    assert np.abs(physical(volume) - values)[60_000:].max() < 1e-3
+
+
+def test_whole_numbers_beside_an_outlier_stay_exact():
+    values = np.arange(-1000, 1000).repeat(100).astype(np.int32)
+    values[0] = 10**7
+    volume = to_volume(stored(values), "x")
+    assert volume.slope == 1.0
+    assert (physical(volume) == values)[1:].all()
+
+
+@pytest.mark.parametrize("rare", [60.0, 150.0])
+def test_rare_values_that_leave_the_others_enough_steps_are_kept(rare):
+    values = np.random.default_rng(0).random(100_000)
+    values[0] = rare
+    volume = to_volume(stored(values), "x")
+    expected = rare if rare == 60 else 11  # ten times the bulk's range above it
+    assert physical(volume)[0] == pytest.approx(expected, abs=0.1)
+
+
+def test_a_few_voxels_that_differ_from_all_others_are_kept():
+    values = np.zeros(100_000)
+    values[:3] = (0.5, 1e3, 1e6)
+    np.testing.assert_allclose(physical(to_volume(stored(values), "x"))[:4], (0.5, 1e3, 1e6, 0), atol=8)
+
+
 def test_a_constant_fraction_survives():
     assert physical(to_volume(stored(np.full(3, 0.1)), "x")) == pytest.approx([0.1] * 3, abs=1e-9)
 

@@ -52,6 +52,12 @@ def test_small_voxels_are_accepted():
     assert Volume(VOXELS, np.diag((0.01, 0.01, 0.01, 1.0))).spacing_mm == pytest.approx((0.01,) * 3)
 
 
+@pytest.mark.parametrize(("modality", "is_ct"), [("CT", True), ("MR", False), ("OT", False), (None, False)])
+def test_a_known_modality_is_believed(modality, is_ct):
+    soft_tissue = np.array([20, 80], np.int16).reshape(1, 1, 2)
+    assert Volume(soft_tissue, np.eye(4), modality=modality).is_ct is is_ct
+
+
 @pytest.mark.parametrize(
     ("slope", "intercept", "is_ct"), [(1.0, -1024.0, True), (1.0, 0.0, False), (-1.0, 0.0, True), (0.1, -100.0, False)]
 )
