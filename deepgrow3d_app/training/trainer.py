@@ -26,6 +26,7 @@ from deepgrow3d_app.training.patches import Patch, PatchSource
 
 MAX_SKIPPED_STEPS = 20
 REPORT_STEPS = 20
+MAX_GRADIENT_NORM = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +177,14 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.network(inputs)[:, 0]
         loss = dice_cross_entropy(logits, truth)
-        if not bool(torch.isfinite(loss)):
-            self._skip_step()
-            return float("nan")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 12.0)
+        gradient = nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        # A finite loss is not enough: bfloat16 convolutions of oneDNN at times return weight gradients
+        # with NaN for feature maps of 2 x 2 x 2 voxels, and one such step would spoil the weights for good.
+        if not bool(torch.isfinite(loss + gradient)):
+            self._skip_step()
+            return float("nan")
         self.optimizer.step()
         self.average.update_parameters(self.network)
         self.step += 1
@@ -240,7 +243,7 @@ class Trainer:
         self.annotations = [self._new_annotation() for _ in self.annotations]
         if self._skipped >= MAX_SKIPPED_STEPS:
             raise TrainingError(
-                f"The loss was not finite in {self._skipped} steps in a row (step {self.step}). "
+                f"The loss or its gradient was not finite in {self._skipped} steps in a row (step {self.step}). "
                 "Lower the learning rate, or check the images for absurd values."
             )
 

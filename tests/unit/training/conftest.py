@@ -7,7 +7,7 @@ from deepgrow3d_app.model.spec import ModelSpec
 
 @pytest.fixture
 def tiny_spec():
-    return ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16), spacing_mm=(2.0, 2.0, 2.0))
+    return ModelSpec(channels=(4, 8, 8), patch_shape=(32, 32, 32), spacing_mm=(1.0, 1.0, 1.0))
 
 
 @pytest.fixture

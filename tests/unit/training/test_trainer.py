@@ -25,8 +25,9 @@ def make_trainer(case_folder, tiny_spec):
 
 def test_a_bright_box_is_learnt_in_a_few_steps(make_trainer):
     trainer = make_trainer(batch_size=2, learning_rate=5e-3)
-    losses = [trainer.train_step() for _ in range(60)]
-    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    losses = [trainer.train_step() for _ in range(80)]
+    # Medians: a region that cuts off all but a corner of the box costs a lot at any time.
+    assert np.median(losses[-40:]) < 0.7 * np.median(losses[:8])
 
 
 def test_annotators_click_where_the_mask_is_wrong_and_leave_in_time(make_trainer):
