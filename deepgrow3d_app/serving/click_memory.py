@@ -62,7 +62,7 @@ class PackedMask:
 
     def unpack(self) -> Mask:
         """The mask that was packed, as a new array."""
-        mask = np.zeros(self.shape, np.uint8)
+        mask = np.zeros(self.shape, np.uint8, order="F")  # as files store it, so that writing needs no transposition
         inside = mask[self.box]
         inside[...] = np.unpackbits(self.bits, count=inside.size).reshape(inside.shape)
         return mask

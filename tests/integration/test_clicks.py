@@ -162,10 +162,7 @@ def test_the_printed_curl_command_makes_a_mask(server: Server, launcher: Launche
 
 
 def test_the_curl_commands_of_the_readme_make_a_mask(server: Server, launcher: Launcher) -> None:
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("there is no README.md")
-    blocks = re.findall(r"^```\w*\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     commands = [line.removeprefix("$ ") for line in lines if "curl " in line and "/infer/" in line]
     assert commands
