@@ -92,6 +92,8 @@ def predict(
 
     clicks = [*_clicks(foreground, True), *_clicks(background or [], False)]
     _check_output(output, EXTENSIONS)
+    if output.resolve() in (image.resolve(), *image.resolve().glob("*")):
+        raise InvalidRequest(f"'{output}' is the image itself. Write the mask to another file.")
     if picture is not None:
         _check_output(picture, (".png",))
     with console.status("reading"):
@@ -116,7 +118,10 @@ def predict(
         from deepgrow3d_app.evaluation.picture import draw_mask
 
         draw_mask(volume, prediction.mask, clicks, picture)
-        console.print(f"{picture}: mask in red, clicks in blue", soft_wrap=True)
+        console.print(
+            f"{picture}: mask in red, foreground clicks blue, background clicks orange; titles give the stored index",
+            soft_wrap=True,
+        )
 
 
 @app.command()

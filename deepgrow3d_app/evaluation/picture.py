@@ -17,6 +17,8 @@ CT_DISPLAY_HU = (-160.0, 240.0)
 PLANES = ((2, "axial"), (1, "coronal"), (0, "sagittal"))
 MASK_COLOUR = "#ff3b30"
 TRUTH_COLOUR = "#34c759"
+FOREGROUND_MARK = ("+", "#0a84ff")
+BACKGROUND_MARK = ("_", "#ff9f0a")
 
 
 def draw_mask(
@@ -54,13 +56,15 @@ def draw_mask(
                 axes.contour(drawn, [0.5], colors=colour, linewidths=1.5)
         for index, is_positive in marks:
             if abs(index[axis] - through[axis]) <= 2:
-                axes.plot(
-                    index[across], index[up], "+" if is_positive else "_", color="#0a84ff", markersize=12, mew=2.5
-                )
+                mark, colour = FOREGROUND_MARK if is_positive else BACKGROUND_MARK
+                axes.plot(index[across], index[up], mark, color=colour, markersize=12, mew=2.5)
         # Radiological convention: the patient's right is on the left of the picture.
         if across == 0:
             axes.invert_xaxis()
-        axes.set_title(f"{name} {through[axis]}", color="white")
+        # People click with stored indices: the title gives the slice in those, not in RAS order.
+        stored_axis = order.source_axes[axis]
+        stored = volume.shape[stored_axis] - 1 - through[axis] if order.flips[axis] else through[axis]
+        axes.set_title(f"{name}, {'ijk'[stored_axis]} = {stored}", color="white")
         axes.axis("off")
     figure.suptitle(title, color="white")
     figure.savefig(file, dpi=90)

@@ -35,9 +35,12 @@ def load_case(folder: Path) -> Case:
     """A case folder with ``image.nii.gz``, ``labels.nii.gz`` and ``structures.json``.
 
     Raises:
-        InvalidInput: one of them is missing or damaged.
+        NotFound: there is no such folder.
+        InvalidInput: one of the files is missing or damaged.
         LabelMismatch: the labels do not lie on the image's grid.
     """
+    if not folder.is_dir():
+        raise NotFound(f"There is no folder '{folder}'. Name one with image.nii.gz, labels.nii.gz and structures.json.")
     names = folder / "structures.json"
     try:
         structures = json.loads(names.read_text(encoding="utf-8"))["structures"]
@@ -99,15 +102,16 @@ def run_evaluation(
 
 
 def _table(title: str, names: Sequence[str], scores: dict[str, list[list[Round]]], reported: Sequence[int]) -> Table:
-    """Methods in rows, structures in columns: Dice at the reported clicks, their mean, median seconds."""
+    """Structures in rows, methods in columns: Dice at the reported clicks; below, their mean and median seconds."""
     table = Table(title=f"Dice on {title} after {' / '.join(map(str, reported))} clicks")
-    table.add_column("method")
-    for name in [*names, "mean"]:
-        table.add_column(name, justify="right")
-    table.add_column("s/click", justify="right")
+    table.add_column("structure")
+    columns = []
     for method, sessions in scores.items():
+        table.add_column(method, justify="right")
         dice = np.array([[rounds[n - 1].dice for n in reported] for rounds in sessions])
-        cells = [" ".join(f"{value:.2f}" for value in row) for row in [*dice, dice.mean(axis=0)]]
         seconds = float(np.median([r.seconds for rounds in sessions for r in rounds if r.click is not None]))
-        table.add_row(method, *cells, f"{seconds:.2f}")
+        cells = [" ".join(f"{value:.2f}" for value in row) for row in [*dice, dice.mean(axis=0)]]
+        columns.append([*cells, f"{seconds:.2f}"])
+    for row in zip([*names, "mean", "seconds a click"], *columns, strict=True):
+        table.add_row(*row)
     return table

@@ -123,3 +123,13 @@ def test_every_command_is_listed_with_help(launcher: Launcher) -> None:
 
     names = {info.callback.__name__ for info in app.registered_commands if info.callback}
     assert names == HELP.keys() - {""}
+
+
+def test_the_image_is_never_overwritten_by_its_mask(launcher: Launcher, phantom: Phantom) -> None:
+    before = phantom.file.read_bytes()
+    done = launcher.deepgrow3d(
+        "predict", str(phantom.file), "-f", option(phantom.centre), "--output", str(phantom.file)
+    )
+    assert done.returncode == 2
+    assert "is the image itself" in done.stderr
+    assert phantom.file.read_bytes() == before
