@@ -9,6 +9,9 @@ from torch.nn import functional
 
 PERMUTE_PROBABILITY = 0.3
 INVERT_PROBABILITY = 0.1
+WARP_PROBABILITY = 0.5
+MAX_TILT_DEGREES = 30.0
+MAX_BEND = 0.12
 
 
 def turn(image: Tensor, truth: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -19,6 +22,31 @@ def turn(image: Tensor, truth: Tensor, generator: np.random.Generator) -> tuple[
         axes = [int(axis) for axis in generator.permutation(3)]
         image, truth = image.permute(axes), truth.permute(axes)
     return image.contiguous(), truth.contiguous()
+
+
+def warp(image: Tensor, truth: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Both patches (i, j, k) tilted about a random axis and bent by one smooth random field.
+
+    Few patients have to stand for all: a tilted and bent spleen is another spleen.
+    """
+    if generator.random() >= WARP_PROBABILITY:
+        return image, truth
+    axis = generator.normal(size=3)
+    angle = float(generator.uniform(-1, 1)) * np.deg2rad(MAX_TILT_DEGREES)
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues' formula
+    # An oblong patch must not be sheared: rotate in voxels, and let grid_sample have its -1 ... 1.
+    half = np.array(image.shape[::-1]) / 2.0
+    turned = rotation * half[None, :] / half[:, None]
+    affine = torch.from_numpy(np.hstack((turned, np.zeros((3, 1)))).astype(np.float32))
+    grid = functional.affine_grid(affine[None], [1, 1, *image.shape], align_corners=False)
+    bend = MAX_BEND * float(generator.random())
+    knots = int(generator.integers(3, 6))
+    grid = grid + bend * torch.stack([smooth_field(image.shape, knots, generator) for _ in range(3)], dim=-1)
+    both = torch.stack((image, truth.float()))[None]
+    image, truth = functional.grid_sample(both, grid, padding_mode="border", align_corners=False)[0]
+    return image, truth > 0.5
 
 
 def change_appearance(image: Tensor, generator: np.random.Generator) -> Tensor:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.model.intensity import IntensityWindow
+from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.files import read_mask, read_volume
 from deepgrow3d_app.volume.geometry import AxisOrder, Spacing
@@ -21,6 +23,9 @@ from deepgrow3d_app.volume.grid import check_grid
 SHARE_EXPONENT = 0.35
 SIZE_EXPONENT = 0.25
 MIN_STRUCTURE_VOXELS = 30
+COARSER_MM = ((3.0, 3.0, 3.0), (1.5, 1.5, 5.0))
+"""Other scanners and protocols that a case can stand for: low resolution, and thick slices."""
+MIN_COARSER_VOXELS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,7 @@ def load_case(image_file: Path, label_file: Path, spec: ModelSpec) -> LabelledCa
     order = AxisOrder.to_ras(volume.affine)
     image = np.ascontiguousarray(order.apply(volume.array))
     labels = np.ascontiguousarray(order.apply(labels))
-    counts = np.bincount(labels.ravel(), minlength=256)
-    structures = tuple(
-        Structure(value, int(counts[value]), tuple(s.start for s in box), tuple(s.stop for s in box))
-        for value, box in enumerate(ndimage.find_objects(labels), start=1)
-        if box is not None and counts[value] >= MIN_STRUCTURE_VOXELS
-    )
+    structures = _structures(labels)
     if not structures:
         raise TrainingError(
             f"'{label_file}' has no structure of at least {MIN_STRUCTURE_VOXELS} voxels to learn from. "
@@ -84,6 +84,45 @@ def load_case(image_file: Path, label_file: Path, spec: ModelSpec) -> LabelledCa
         )
     window = IntensityWindow.of(volume, spec.window_hu, spec.compress_tails)
     return LabelledCase(image, labels, order.apply_to_spacing(volume.spacing_mm), window, structures)
+
+
+def _structures(labels: npt.NDArray[np.uint8]) -> tuple[Structure, ...]:
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return tuple(
+        Structure(value, int(counts[value]), tuple(s.start for s in box), tuple(s.stop for s in box))
+        for value, box in enumerate(ndimage.find_objects(labels), start=1)
+        if box is not None and counts[value] >= MIN_STRUCTURE_VOXELS
+    )
+
+
+def coarser(case: LabelledCase, spacing_mm: Spacing) -> LabelledCase | None:
+    """``case`` as a scanner with voxels of ``spacing_mm`` would have stored it, never finer than it is.
+
+    Returns:
+        ``None`` where that is nearly the same grid, or one too small to be worth learning from.
+    """
+    edges = tuple(max(new, old) for new, old in zip(spacing_mm, case.spacing_mm, strict=True))
+    shape = tuple(
+        max(1, round(n * old / new)) for n, old, new in zip(case.image.shape, case.spacing_mm, edges, strict=True)
+    )
+    whole = (shape[0], shape[1], shape[2])
+    if np.prod(whole) < MIN_COARSER_VOXELS or np.prod(whole) > 0.7 * case.image.size:
+        return None
+    roi = Roi(
+        (-0.5, -0.5, -0.5),
+        tuple(old / new for old, new in zip(case.image.shape, whole, strict=True)),
+        whole,
+        case.image.shape,
+    )
+    image = roi.crop(case.image, 0.0).round().to(torch.int16).numpy()
+    nearest = (
+        ((np.arange(count) + 0.5) * step - 0.5).round().astype(int)
+        for count, step in zip(whole, roi.step, strict=True)
+    )
+    labels = np.ascontiguousarray(case.labels[np.ix_(*nearest)])
+    structures = _structures(labels)
+    edges_mm = tuple(step * edge for step, edge in zip(roi.step, case.spacing_mm, strict=True))
+    return LabelledCase(image, labels, edges_mm, case.window, structures) if structures else None
 
 
 class CasePool:
@@ -118,7 +157,8 @@ def load_group(folder: Path, spec: ModelSpec, held_out: int) -> list[LabelledCas
         TrainingError: neither form, or nothing left to train on.
     """
     if (folder / "image.nii.gz").is_file() and (folder / "labels.nii.gz").is_file():
-        return [load_case(folder / "image.nii.gz", folder / "labels.nii.gz", spec)]
+        case = load_case(folder / "image.nii.gz", folder / "labels.nii.gz", spec)
+        return [case, *(other for mm in COARSER_MM if (other := coarser(case, mm)) is not None)]
     images = sorted((folder / "images").glob("*.nii.gz"))
     kept = images[: len(images) - held_out] if len(images) > held_out else []
     if not kept:

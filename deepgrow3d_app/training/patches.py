@@ -14,7 +14,7 @@ from torch import Tensor
 from deepgrow3d_app.model.region import bounded_zoom
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.training.augment import change_appearance, turn
+from deepgrow3d_app.training.augment import change_appearance, turn, warp
 from deepgrow3d_app.training.cases import CasePool, LabelledCase, Structure
 from deepgrow3d_app.training.phantom import paste_structure, random_scene
 
@@ -66,7 +66,7 @@ class PatchSource:
         if kind < self.synthetic_share / 2:
             return random_scene(self.spec.patch_shape, self.generator)
         case = self.pool.draw(self.generator)
-        image, truth = self._cut(case, case.draw_structure(self.generator))
+        image, truth = warp(*self._cut(case, case.draw_structure(self.generator)), self.generator)
         if kind < self.synthetic_share:
             return paste_structure(image, self.generator)
         return image, truth

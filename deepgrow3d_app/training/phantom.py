@@ -15,6 +15,8 @@ from torch.nn import functional
 from deepgrow3d_app.training.augment import smooth_field, white_noise
 
 MIN_CONTRAST = 0.12
+TUBE_PROBABILITY = 0.3
+TUBE_POINTS = 24
 
 
 def random_scene(shape: tuple[int, int, int], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -76,6 +78,13 @@ def paste_structure(image: Tensor, generator: np.random.Generator) -> tuple[Tens
 
 
 def random_shape(shape: tuple[int, int, int], radius: float, generator: np.random.Generator) -> Tensor:
+    """A tube a third as wide as ``radius``, or else a blob, as fields (i, j, k): positive inside."""
+    if generator.random() < TUBE_PROBABILITY:
+        return random_tube(shape, max(radius / 3, 0.02), generator)
+    return random_blob(shape, radius, generator)
+
+
+def random_blob(shape: tuple[int, int, int], radius: float, generator: np.random.Generator) -> Tensor:
     """A deformed ellipsoid as a field (i, j, k): positive inside, negative outside.
 
     Args:
@@ -104,6 +113,37 @@ def random_shape(shape: tuple[int, int, int], radius: float, generator: np.rando
     knots = int(generator.integers(3, 9))
     roughness = float(generator.uniform(0.1, 0.6))
     return 1 + roughness * smooth_field(shape, knots, generator) - distance
+
+
+def random_tube(shape: tuple[int, int, int], radius: float, generator: np.random.Generator) -> Tensor:
+    """A winding tube of varying width, now and then forked, as a field (i, j, k): positive inside.
+
+    Args:
+        shape: of the field.
+        radius: mean radius as a fraction of the field's longest edge.
+    """
+    longest = max(shape)
+    length = float(np.exp(generator.uniform(np.log(0.4), np.log(1.6))))
+    start = generator.uniform(0.25, 0.75, 3) * np.array(shape) / longest
+    points = []
+    for _ in range(2 if generator.random() < 0.3 else 1):
+        heading = generator.normal(size=3)
+        turning = generator.uniform(0.0, 0.5)
+        position = start.copy()
+        for _ in range(TUBE_POINTS):
+            heading = heading / np.linalg.norm(heading) + turning * generator.normal(size=3)
+            position = position + length / TUBE_POINTS * heading / np.linalg.norm(heading)
+            points.append(position)
+    # The distance to the nearest of some points a fraction of the radius apart, at a coarse resolution.
+    widths = radius * np.exp(generator.normal(0, 0.2, len(points)))
+    coarse = tuple(max(2, extent // 2) for extent in shape)
+    axes = [torch.linspace(0.25, extent / 2 - 0.25, count) * 2 for extent, count in zip(shape, coarse, strict=True)]
+    field = torch.full(coarse, -torch.inf)
+    for point, width in zip(points, widths, strict=True):
+        i, j, k = ((axis / longest - float(p)) ** 2 for axis, p in zip(axes, point, strict=True))
+        distance = (i[:, None, None] + j[None, :, None] + k[None, None, :]).sqrt() / float(width)
+        field = torch.maximum(field, 1 - distance)
+    return functional.interpolate(field[None, None], size=tuple(shape), mode="trilinear")[0, 0]
 
 
 def textured(shape: tuple[int, int, int], level: float, generator: np.random.Generator) -> Tensor:

@@ -51,7 +51,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 100
-    max_clicks: int = 8
+    max_clicks: int = 15
     forget_probability: float = 0.2
     synthetic_share: float = 0.35
     average_decay: float = 0.998
