@@ -5,6 +5,11 @@ PORT    ?= 8000
 STUDIES ?= .data/studies
 VENV    ?= .venv
 
+# What `make evaluation` scores: the 12 BTCV organs of the sample CT, and an MR with the cases held out from training.
+BTCV        := spleen,kidney_right,kidney_left,gallbladder,liver,stomach,aorta,inferior_vena_cava,portal_vein_and_splenic_vein,pancreas,adrenal_gland_right,adrenal_gland_left
+HIPPOCAMPUS ?= sample-data/reference/mr-hippocampus
+HELD_OUT    ?= 4
+
 SHELL         := /bin/bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -26,7 +31,7 @@ RUNTIME_LISTS := requirements.txt requirements-monailabel.txt pyproject.toml
 RUNTIME       := $(VENV)/.runtime-$(call hash,$(RUNTIME_LISTS))
 DEV           := $(VENV)/.dev-$(call hash,$(RUNTIME_LISTS) requirements-dev.txt)
 
-.PHONY: help serve install test lint format clean distclean
+.PHONY: help serve install test lint format evaluation bench clean distclean
 
 help:  ## list the targets
 	@echo 'DeepGrow 3D'
@@ -50,6 +55,21 @@ lint: $(DEV)  ## style, types, and who may import whom
 format: $(DEV)  ## sort imports and lay out the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+evaluation: $(RUNTIME)  ## score the shipped network beside the baselines; write docs/evaluation and docs/model.md
+	@rm -rf runs/evaluation
+	$(BIN)/deepgrow3d evaluate sample-data/reference/ct-trunk --structures $(BTCV) --noisy \
+	  --method network --method random-walker --method scikit-image-walker --method graph-cut --output runs/evaluation/ct-trunk
+	$(BIN)/deepgrow3d evaluate '$(HIPPOCAMPUS)' --held-out $(HELD_OUT) --noisy --output runs/evaluation/mr-hippocampus
+	@for data in ct-trunk mr-hippocampus; do \
+	  mkdir -p docs/evaluation/$$data; \
+	  cp runs/evaluation/$$data/results.json runs/evaluation/$$data/summary.csv docs/evaluation/$$data/; \
+	done
+	$(BIN)/deepgrow3d model-card docs/evaluation/ct-trunk docs/evaluation/mr-hippocampus \
+	  --sources docs/evaluation/sources.json --output docs/model.md
+
+bench: $(RUNTIME)  ## what judging a click costs beside making it
+	$(BIN)/python benchmarks/evaluation_overhead.py
 
 clean:  ## remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -13,7 +13,8 @@
     ├── NotFound                  an image, label, model, session or strategy that does not exist
     ├── Busy                      the resource is taken: the same call may succeed later
     ├── CheckpointError           weights that are missing, damaged or of another layout
-    └── TrainingError             training cannot start or go on
+    ├── TrainingError             training cannot start or go on
+    └── ServerFault               a server that was asked does not answer as it should
 
 A message names the value, the bound and the remedy, and is fit to be shown to a user as it is.
 HTTP statuses are chosen in one place only: ``deepgrow3d_app.serving.faults``.
@@ -106,3 +107,12 @@ class CheckpointError(DeepGrow3DError):
 
 class TrainingError(DeepGrow3DError):
     """Training cannot start or go on."""
+
+
+class ServerFault(DeepGrow3DError):
+    """A server that was asked does not answer as it should."""
+
+    def __init__(self, url: str, fault: str) -> None:
+        super().__init__(f"The server at '{url}' is of no use: {fault}. Check its address, and that it runs.")
+        self.url = url
+        self.fault = fault

@@ -8,7 +8,7 @@ no person clicks so precisely.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import cc3d
@@ -21,6 +21,10 @@ from deepgrow3d_app.volume.geometry import Index, Spacing
 
 Policy = Literal["deepest", "sampled"]
 Region = npt.NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
+
+THREADS = 2
+"""More do not help: the distance transforms are small."""
 
 
 class ClickSimulator:
@@ -48,27 +52,38 @@ class ClickSimulator:
             truth, mask: bool (i, j, k) on one grid.
             clicked: voxels that carry a click already; none of them is returned.
         """
-        errors = truth != mask
-        for index in clicked:
-            errors[index] = False
-        if not errors.any():
+        boxes = [box for box in (bounding_box(truth), bounding_box(mask)) if box is not None]
+        if not boxes:
             return None
-        box = bounding_box(errors)
-        errors, inside = errors[box], truth[box]
+        outer = _union(boxes)
+        errors = truth[outer] != mask[outer]
+        for index in clicked:
+            place = tuple(position - extent.start for position, extent in zip(index, outer, strict=True))
+            if all(0 <= position < extent for position, extent in zip(place, errors.shape, strict=True)):
+                errors[place] = False
+        inner = bounding_box(errors)
+        if inner is None:
+            return None
+        errors, inside = errors[inner], truth[outer][inner]
         # An untouched structure is clicked in its own middle, however many pieces it has.
-        region = errors if not mask.any() else self._choose_error(errors, inside)
-        depth_mm = edt.edt(region, anisotropy=self.spacing_mm, black_border=True)
-        local = self._choose_voxel(depth_mm)
-        i, j, k = (int(position) + extent.start for position, extent in zip(local, box, strict=True))
-        return Click((i, j, k), bool(inside[tuple(local)]))
+        is_untouched = len(boxes) == 1 and not mask[outer].any()
+        region = errors if is_untouched else self._choose_error(errors, inside)
+        tight = bounding_box(region)
+        assert tight is not None  # noqa: S101 - a component has voxels
+        # As uint8: the same distances as of bool, five times faster.
+        inner_region = region[tight].view(np.uint8)
+        depth_mm = edt.edt(inner_region, anisotropy=self.spacing_mm, black_border=True, parallel=THREADS)
+        place = tuple(int(p) + t.start for p, t in zip(self._choose_voxel(depth_mm), tight, strict=True))
+        i, j, k = (p + a.start + b.start for p, a, b in zip(place, inner, outer, strict=True))
+        return Click((i, j, k), bool(inside[place]))
 
     def _choose_error(self, errors: Region, inside: Region) -> Region:
         """One 26-connected component of the missed or of the invented voxels."""
         # Two values for two kinds of error, so that touching ones stay apart.
         kinds = errors.astype(np.uint8) + (errors & inside)
         components = cc3d.connected_components(kinds, connectivity=26)
-        sizes = np.bincount(components.ravel())
-        sizes[0] = 0
+        numbers = components.ravel(order="K")
+        sizes = np.bincount(numbers[numbers > 0])
         if self.policy == "deepest":
             chosen = int(sizes.argmax())
         else:
@@ -85,10 +100,29 @@ class ClickSimulator:
         return np.array(np.unravel_index(flat, depth_mm.shape))
 
 
-def bounding_box(region: Region) -> tuple[slice, slice, slice]:
-    """The smallest box (i, j, k) that holds every true voxel of a non-empty ``region``."""
-    slices = []
-    for axis in range(3):
-        occupied = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != axis)))
-        slices.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    return slices[0], slices[1], slices[2]
+def _union(boxes: Sequence[Box]) -> Box:
+    i, j, k = (
+        slice(min(e.start for e in extents), max(e.stop for e in extents)) for extents in zip(*boxes, strict=True)
+    )
+    return i, j, k
+
+
+def bounding_box(region: Region) -> Box | None:
+    """The smallest box (i, j, k) that holds every true voxel of ``region``; ``None`` where there is none.
+
+    Looks from both ends of the axis that is slowest in memory and stops at the first true voxel; the rest is
+    flattened along that axis. So an organ in a large volume is found without passing over all of it.
+    """
+    slow = max(range(3), key=lambda axis: abs(region.strides[axis]))
+    slabs = np.moveaxis(region, slow, 0)
+    first = next((position for position, slab in enumerate(slabs) if slab.any()), None)
+    if first is None:
+        return None
+    last = next(position for position in range(len(slabs) - 1, -1, -1) if slabs[position].any())
+    box = [slice(first, last + 1)] * 3
+    shadow = np.bitwise_or.reduce(slabs[first : last + 1].view(np.uint8), axis=0).view(np.bool_)
+    a, b = (axis for axis in range(3) if axis != slow)
+    for axis, occupied in ((a, shadow.any(axis=1)), (b, shadow.any(axis=0))):
+        places = np.flatnonzero(occupied)
+        box[axis] = slice(int(places[0]), int(places[-1]) + 1)
+    return box[0], box[1], box[2]

@@ -1,117 +1,267 @@
-"""One evaluation as the command line starts it: a case, a network, a baseline, one table."""
+"""One evaluation: every structure of every case, with every method and user; then the files that tell of it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import quote
+from zlib import crc32
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from deepgrow3d_app.errors import NotFound, UnreadableVolume
-from deepgrow3d_app.evaluation.protocol import NetworkMethod, Round, annotate, repeat
-from deepgrow3d_app.evaluation.random_walker import RandomWalker
-from deepgrow3d_app.model.predictor import Predictor
-from deepgrow3d_app.volume.files import read_mask, read_volume
-from deepgrow3d_app.volume.grid import check_grid
-from deepgrow3d_app.volume.volume import Mask, Volume
+from deepgrow3d_app import __version__
+from deepgrow3d_app.cases.labelled_case import LabelledCase
+from deepgrow3d_app.cases.source import CaseSource
+from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.evaluation.journal import RESULTS, Journal
+from deepgrow3d_app.evaluation.metrics import Reference
+from deepgrow3d_app.evaluation.picture import WorstPicture, draw_worst, worst_trials
+from deepgrow3d_app.evaluation.protocol import Annotator, Method, annotate, given_clicks, noisy_user, perfect_user
+from deepgrow3d_app.evaluation.report import write_report
+from deepgrow3d_app.evaluation.results import (
+    FORMAT,
+    CaseRecord,
+    Protocol,
+    Results,
+    Round,
+    Setting,
+    Trial,
+    TrialKey,
+    User,
+)
+from deepgrow3d_app.evaluation.summary import series_of, write_summary
+from deepgrow3d_app.volume.files import read_mask, write_mask
 
-REPORTED_CLICKS = (1, 3, 5, 10, 15)
+SUMMARY = "summary.csv"
+REPORT = "report.html"
+MASKS = "masks"
+WORST_COUNT = 5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Case:
-    """An image with a reference: the label map and the value of each structure's name."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A trial to be done.
 
-    volume: Volume
-    labels: Mask
-    values: dict[str, int]
+    Attributes:
+        case, structure: what is annotated.
+        user: who clicks.
+        method: what answers.
+        clicks_of: the name of the method whose answers lead to the clicks.
+    """
+
+    case: str
+    structure: str
+    user: User
+    method: Method
+    clicks_of: str
+
+    @property
+    def key(self) -> TrialKey:
+        """That of the trial."""
+        return self.case, self.structure, self.method.record.name, self.clicks_of, self.user
 
 
-def load_case(folder: Path) -> Case:
-    """A case folder with ``image.nii.gz``, ``labels.nii.gz`` and ``structures.json``.
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is to be evaluated.
+
+    Attributes:
+        sources: the cases.
+        methods: each with the clicks that its own answers lead to. Those of the first one, perfect user, are
+            also given to all others: neither choice favours one method unseen.
+        structures: names; none for all structures of every case.
+        users: who clicks.
+        protocol: the rules.
+        data: what the report calls the cases.
+        command: that the report quotes.
+    """
+
+    sources: Sequence[CaseSource]
+    methods: Sequence[Method]
+    structures: tuple[str, ...] = ()
+    users: tuple[User, ...] = ("perfect",)
+    protocol: Protocol = field(default_factory=Protocol)
+    data: str = ""
+    command: str = ""
+
+    @property
+    def setting(self) -> Setting:
+        """All that decides what is found."""
+        return Setting(
+            version=__version__,
+            protocol=self.protocol,
+            methods=tuple(method.record for method in self.methods),
+            users=self.users,
+            cases=tuple(CaseRecord(source.name, _versions(source)) for source in self.sources),
+            structures=self.structures,
+        )
+
+    def plans(self, case: LabelledCase) -> list[Plan]:
+        """The trials of ``case``, in an order in which clicks are known before they are given again."""
+        first, *others = self.methods
+        name = first.record.name
+        return [
+            plan
+            for structure in case.structures
+            if not self.structures or structure in self.structures
+            for user in self.users
+            for plan in (
+                Plan(case.name, structure, user, first, name),
+                *(Plan(case.name, structure, user, method, method.record.name) for method in others),
+                *(Plan(case.name, structure, user, method, name) for method in others if user == "perfect"),
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an evaluation stands.
+
+    Attributes:
+        plan: the trial at work.
+        clicks: made in it.
+        dice: after the latest one.
+        share: of the whole evaluation that is done, 0 to 1; cases count equally.
+    """
+
+    plan: Plan
+    clicks: int
+    dice: float
+    share: float
+
+
+def run_evaluation(evaluation: Evaluation, folder: Path, report: Callable[[Progress], None]) -> Results:
+    """Evaluate, and write ``results.json``, ``summary.csv``, ``report.html`` and ``masks/`` into ``folder``.
+
+    A run that was killed goes on: finished trials are not done again.
+
+    Args:
+        evaluation: what.
+        folder: is made where it does not exist.
+        report: told after every click where the evaluation stands.
 
     Raises:
-        NotFound: there is no such folder.
-        InvalidInput: one of the files is missing or damaged.
-        LabelMismatch: the labels do not lie on the image's grid.
+        InvalidInput: a case cannot be read, or ``folder`` holds another evaluation.
+        NotFound: a structure is in none of the cases.
+        ServerFault: a server is a method, and fails.
     """
-    if not folder.is_dir():
-        raise NotFound(f"There is no folder '{folder}'. Name one with image.nii.gz, labels.nii.gz and structures.json.")
-    names = folder / "structures.json"
-    try:
-        structures = json.loads(names.read_text(encoding="utf-8"))["structures"]
-        values = {name: int(entry["value"]) for name, entry in structures.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnreadableVolume(
-            str(names), f"{type(error).__name__}: {error}", 'Write {"structures": {NAME: {"value": V}}}.'
-        ) from error
-    volume = read_volume(folder / "image.nii.gz")
-    labels, affine = read_mask(folder / "labels.nii.gz")
-    check_grid(labels.shape, affine, volume, f"'{folder / 'labels.nii.gz'}'")
-    return Case(volume, labels, values)
+    _check_names(evaluation)
+    folder.mkdir(parents=True, exist_ok=True)
+    setting = evaluation.setting
+    journal = Journal(folder, setting)
+    trials: list[Trial] = []
+    for number, source in enumerate(evaluation.sources):
+        case = source.load()
+        plans = evaluation.plans(case)
+        for position, plan in enumerate(plans):
+            if plan.key not in journal.trials:
+                for clicks, round_ in enumerate(_conduct(evaluation, plan, case, journal, folder), start=1):
+                    done = (position + clicks / evaluation.protocol.click_count) / len(plans)
+                    report(Progress(plan, clicks, round_.dice, (number + done) / len(evaluation.sources)))
+            trials.append(journal.trials[plan.key])
+    absent = set(evaluation.structures) - {trial.structure for trial in trials}
+    if absent or not trials:
+        raise _no_voxels(sorted(absent))
+    results = Results(
+        format=FORMAT,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=evaluation.command,
+        data=evaluation.data,
+        machine=_machine(),
+        setting=setting,
+        trials=tuple(trials),
+    )
+    results.save(folder / RESULTS)
+    journal.close()
+    write_summary(results, folder / SUMMARY)
+    write_report(results, _worst_pictures(results, evaluation.sources, folder), folder / REPORT)
+    return results
 
 
-def run_evaluation(
-    folder: Path,
-    checkpoint: Path,
-    structures: Sequence[str] | None,
-    click_count: int,
-    with_random_walker: bool,
-    console: Console,
-) -> None:
-    """Print Dice after 1, 3, 5, 10, 15 clicks for the network, and for a random walker beside it.
-
-    The walker is given the clicks that the network's answers led to, and in another run those that its
-    own answers lead to: neither choice favours one method unseen.
-
-    Raises:
-        InvalidInput: the case cannot be read.
-        NotFound: a structure is not in the case.
-        CheckpointError: there is no such network.
-    """
-    case = load_case(folder)
-    names = list(structures) if structures is not None else list(case.values)
-    for name in names:
-        if name not in case.values:
-            raise NotFound(f"There is no structure '{name}' in '{folder}'. It has: {', '.join(case.values)}.")
-        if not (case.labels == case.values[name]).any():
-            raise NotFound(f"'{name}' has no voxel in the labels of '{folder}'. Leave it out.")
-    network = NetworkMethod(Predictor.from_checkpoint(checkpoint))
-    walker = RandomWalker()
-    scores: dict[str, list[list[Round]]] = {}
-    with console.status("") as status:
-        for name in names:
-            truth = case.labels == case.values[name]
-            status.update(f"{name}: {network.name}")
-            rounds = list(annotate(network, case.volume, truth, click_count))
-            scores.setdefault(network.name, []).append(rounds)
-            if with_random_walker:
-                status.update(f"{name}: {walker.name}")
-                clicks = [r.click for r in rounds]
-                scores.setdefault(f"{walker.name}, same clicks", []).append(
-                    list(repeat(walker, case.volume, truth, clicks))
-                )
-                scores.setdefault(f"{walker.name}, its own clicks", []).append(
-                    list(annotate(walker, case.volume, truth, click_count))
-                )
-    console.print(_table(folder.name, names, scores, [n for n in REPORTED_CLICKS if n <= click_count]))
+def _conduct(evaluation: Evaluation, plan: Plan, case: LabelledCase, journal: Journal, folder: Path) -> Iterator[Round]:
+    """Do one trial, round by round, and add it to the journal."""
+    protocol = evaluation.protocol
+    truth = case.truth(plan.structure)
+    reference = Reference(truth, case.volume.spacing_mm, protocol.nsd_tolerance_mm)
+    rounds = []
+    answer = np.zeros(case.volume.shape, np.uint8)
+    next_click = _annotator(plan, case, protocol, journal)
+    for round_, mask in annotate(plan.method, case.volume, reference, next_click, protocol.click_count):
+        answer = mask
+        rounds.append(round_)
+        yield round_
+    voxels = int(truth.sum())
+    volume_ml = voxels * float(np.prod(case.volume.spacing_mm)) / 1000
+    trial = Trial(*plan.key, voxels=voxels, volume_ml=round(volume_ml, 4), rounds=tuple(rounds))
+    if plan.method is evaluation.methods[0]:
+        file = _mask_file(folder, trial)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(answer, case.volume.affine, file)
+    journal.add(trial)
 
 
-def _table(title: str, names: Sequence[str], scores: dict[str, list[list[Round]]], reported: Sequence[int]) -> Table:
-    """Structures in rows, methods in columns: Dice at the reported clicks; below, their mean and median seconds."""
-    table = Table(title=f"Dice on {title} after {' / '.join(map(str, reported))} clicks")
-    table.add_column("structure")
-    columns = []
-    for method, sessions in scores.items():
-        table.add_column(method, justify="right")
-        dice = np.array([[rounds[n - 1].dice for n in reported] for rounds in sessions])
-        seconds = float(np.median([r.seconds for rounds in sessions for r in rounds if r.click is not None]))
-        cells = [" ".join(f"{value:.2f}" for value in row) for row in [*dice, dice.mean(axis=0)]]
-        columns.append([*cells, f"{seconds:.2f}"])
-    for row in zip([*names, "mean", "seconds a click"], *columns, strict=True):
-        table.add_row(*row)
-    return table
+def _annotator(plan: Plan, case: LabelledCase, protocol: Protocol, journal: Journal) -> Annotator:
+    if plan.clicks_of != plan.method.record.name:
+        own = journal.trials[plan.case, plan.structure, plan.clicks_of, plan.clicks_of, plan.user]
+        return given_clicks(own.rounds)
+    if plan.user == "perfect":
+        return perfect_user(case.volume)
+    # The same hand for every method: what differs between them is not luck.
+    hand = np.random.default_rng([protocol.seed, crc32(f"{plan.case}/{plan.structure}".encode())])
+    return noisy_user(case.volume, protocol.noise_mm, hand)
+
+
+def _mask_file(folder: Path, trial: Trial) -> Path:
+    """Where the last mask of a trial lies; names are quoted, for they come from files of anybody."""
+    return folder / MASKS / quote(trial.case, safe=" ") / f"{quote(trial.structure, safe=' ')}-{trial.user}.nii.gz"
+
+
+def _worst_pictures(results: Results, sources: Sequence[CaseSource], folder: Path) -> list[WorstPicture]:
+    """The worst trials of the first method, each as it ended."""
+    source_of = {source.name: source for source in sources}
+    pictures = []
+    for trial in worst_trials(series_of(results)[0], WORST_COUNT):
+        file = _mask_file(folder, trial)
+        if not file.exists():  # somebody tidied up between two runs
+            continue
+        case = source_of[trial.case].load()
+        mask, _ = read_mask(file)
+        pictures.append(draw_worst(case.volume, case.truth(trial.structure), mask, trial))
+    return pictures
+
+
+def _check_names(evaluation: Evaluation) -> None:
+    """Refuse at once a structure that no case can have; whether it has voxels is seen when a case is read."""
+    if all(source.names for source in evaluation.sources):
+        known = dict.fromkeys(name for source in evaluation.sources for name in source.names)
+        unknown = [name for name in evaluation.structures if name not in known]
+        if unknown:
+            raise NotFound(
+                f"There is no structure {', '.join(map(repr, unknown))} in the cases. They have: {', '.join(known)}."
+            )
+
+
+def _no_voxels(absent: Sequence[str]) -> NotFound:
+    if absent:
+        return NotFound(f"{', '.join(map(repr, absent))} has no voxel in any of the cases. Leave it out.")
+    return NotFound("The labels of the cases are 0 everywhere: there is nothing to evaluate. Choose other cases.")
+
+
+def _versions(source: CaseSource) -> tuple[tuple[int, int], ...]:
+    """Size and time stamp of the two files of a case: it is another case once they change."""
+    stats = [os.stat(file) for file in (source.image, source.labels)]
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def _machine() -> str:
+    """Processor and number of cores, as far as the system tells."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    return f"{processor}, {os.cpu_count()} cores"

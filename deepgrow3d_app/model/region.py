@@ -60,22 +60,22 @@ def first_region(
     """
     shape = (source_shape[0], source_shape[1], source_shape[2])
     low, high = np.min(clicks, axis=0), np.max(clicks, axis=0)
-    known = previous is not None and bool(previous.any())
-    if previous is not None and known:
-        box = bounding_box(previous > 0)
+    box = None if previous is None else bounding_box(previous.view(np.bool_))
+    if box is not None:
         low = np.minimum(low, [extent.start for extent in box])
         high = np.maximum(high, [extent.stop - 1 for extent in box])
     filled = _filling_zoom(spec, low, high, spacing_mm)
-    return _region(spec, filled if known else max(1.0, filled), low, high, shape, spacing_mm, clicks, not known)
+    zoom = max(1.0, filled) if box is None else filled
+    return _region(spec, zoom, low, high, shape, spacing_mm, clicks, box is None)
 
 
 def next_region(region: Region, logits: Tensor) -> Region | None:
     """Where to look again after ``logits`` (i, j, k), or ``None`` when this region fits the structure."""
     positive = (logits > 0).numpy()
-    if not positive.any():
+    box = bounding_box(positive)
+    if box is None:
         return None
     roi = region.roi
-    box = bounding_box(positive)
     start, step = np.array(roi.start), np.array(roi.step)
     low = start + (np.array([extent.start for extent in box]) + 0.5) * step
     high = start + (np.array([extent.stop for extent in box]) - 0.5) * step

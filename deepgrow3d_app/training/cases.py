@@ -1,4 +1,4 @@
-"""Labelled cases in memory, and how often each is drawn."""
+"""Labelled cases as training wants them, and how often each is drawn."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from deepgrow3d_app.cases.folders import find_cases
+from deepgrow3d_app.cases.labelled_case import voxel_counts
+from deepgrow3d_app.cases.layouts.case_folder import find_case_folder
+from deepgrow3d_app.cases.layouts.prepared_folder import find_prepared_folder
+from deepgrow3d_app.cases.preparation import MIN_STRUCTURE_VOXELS
+from deepgrow3d_app.cases.resample import in_ras_order
+from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.model.intensity import IntensityWindow
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.volume.files import read_mask, read_volume
-from deepgrow3d_app.volume.geometry import AxisOrder, Spacing
-from deepgrow3d_app.volume.grid import check_grid
+from deepgrow3d_app.volume.geometry import Spacing
 
 SHARE_EXPONENT = 0.35
 SIZE_EXPONENT = 0.25
-MIN_STRUCTURE_VOXELS = 30
 COARSER_MM = ((3.0, 3.0, 3.0), (1.5, 1.5, 5.0))
 """Other scanners and protocols that a case can stand for: low resolution, and thick slices."""
 MIN_COARSER_VOXELS = 20_000
@@ -39,7 +43,7 @@ class Structure:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledCase:
+class TrainingCase:
     """An image and its label map, both in RAS order.
 
     Attributes:
@@ -62,32 +66,30 @@ class LabelledCase:
         return self.structures[int(generator.choice(len(self.structures), p=weights / weights.sum()))]
 
 
-def load_case(image_file: Path, label_file: Path, spec: ModelSpec) -> LabelledCase:
-    """One case from its two files.
+def load_case(source: CaseSource, spec: ModelSpec) -> TrainingCase:
+    """One case from its files; the arrays of a prepared case stay on disk, mapped into memory.
 
     Raises:
         InvalidInput: a file cannot be read.
         LabelMismatch: the labels do not lie on the image's grid.
         TrainingError: no structure is large enough.
     """
-    volume = read_volume(image_file)
-    labels, affine = read_mask(label_file)
-    check_grid(labels.shape, affine, volume, f"'{label_file}'")
-    order = AxisOrder.to_ras(volume.affine)
-    image = np.ascontiguousarray(order.apply(volume.array))
-    labels = np.ascontiguousarray(order.apply(labels))
+    stored = source.load()
+    window = IntensityWindow.of(stored.volume, spec.window_hu, spec.compress_tails)
+    case = in_ras_order(stored)
+    labels = np.ascontiguousarray(case.labels)
     structures = _structures(labels)
     if not structures:
         raise TrainingError(
-            f"'{label_file}' has no structure of at least {MIN_STRUCTURE_VOXELS} voxels to learn from. "
+            f"'{source.labels}' has no structure of at least {MIN_STRUCTURE_VOXELS} voxels to learn from. "
             "Leave the case out."
         )
-    window = IntensityWindow.of(volume, spec.window_hu, spec.compress_tails)
-    return LabelledCase(image, labels, order.apply_to_spacing(volume.spacing_mm), window, structures)
+    image = np.ascontiguousarray(case.volume.array)
+    return TrainingCase(image, labels, case.volume.spacing_mm, window, structures)
 
 
 def _structures(labels: npt.NDArray[np.uint8]) -> tuple[Structure, ...]:
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = voxel_counts(labels)
     return tuple(
         Structure(value, int(counts[value]), tuple(s.start for s in box), tuple(s.stop for s in box))
         for value, box in enumerate(ndimage.find_objects(labels), start=1)
@@ -95,7 +97,7 @@ def _structures(labels: npt.NDArray[np.uint8]) -> tuple[Structure, ...]:
     )
 
 
-def coarser(case: LabelledCase, spacing_mm: Spacing) -> LabelledCase | None:
+def coarser(case: TrainingCase, spacing_mm: Spacing) -> TrainingCase | None:
     """``case`` as a scanner with voxels of ``spacing_mm`` would have stored it, never finer than it is.
 
     Returns:
@@ -116,13 +118,12 @@ def coarser(case: LabelledCase, spacing_mm: Spacing) -> LabelledCase | None:
     )
     image = roi.crop(case.image, 0.0).round().to(torch.int16).numpy()
     nearest = (
-        ((np.arange(count) + 0.5) * step - 0.5).round().astype(int)
-        for count, step in zip(whole, roi.step, strict=True)
+        ((np.arange(count) + 0.5) * step - 0.5).round().astype(int) for count, step in zip(whole, roi.step, strict=True)
     )
     labels = np.ascontiguousarray(case.labels[np.ix_(*nearest)])
     structures = _structures(labels)
-    edges_mm = tuple(step * edge for step, edge in zip(roi.step, case.spacing_mm, strict=True))
-    return LabelledCase(image, labels, edges_mm, case.window, structures) if structures else None
+    di, dj, dk = (step * edge for step, edge in zip(roi.step, case.spacing_mm, strict=True))
+    return TrainingCase(image, labels, (di, dj, dk), case.window, structures) if structures else None
 
 
 class CasePool:
@@ -131,45 +132,53 @@ class CasePool:
     A group's share of the draws grows with its number of different structures to the power 0.35.
     """
 
-    def __init__(self, groups: Sequence[Sequence[LabelledCase]]) -> None:
+    def __init__(self, groups: Sequence[Sequence[TrainingCase]]) -> None:
         if not groups:
             raise TrainingError("There is no case to train on. Name at least one case folder.")
         self.groups = groups
         kinds = np.array([len({s.value for case in group for s in case.structures}) for group in groups], float)
         self.shares = kinds**SHARE_EXPONENT / (kinds**SHARE_EXPONENT).sum()
 
-    def draw(self, generator: np.random.Generator) -> LabelledCase:
+    def draw(self, generator: np.random.Generator) -> TrainingCase:
         """A case at random."""
         group = self.groups[int(generator.choice(len(self.groups), p=self.shares))]
         return group[int(generator.integers(len(group)))]
 
 
-def load_group(folder: Path, spec: ModelSpec, held_out: int) -> list[LabelledCase]:
-    """The cases of a folder: one case (``image.nii.gz``, ``labels.nii.gz``) or many (``images/``, ``labels/``).
+def load_group(folder: Path, spec: ModelSpec, held_out: int) -> list[TrainingCase]:
+    """The cases of a folder that are trained on, in any layout of :func:`~deepgrow3d_app.cases.folders.find_cases`.
+
+    A case folder is also seen as coarser scanners would have stored it, and never held out. A prepared folder
+    says itself which cases are trained on.
 
     Args:
-        folder: see above; in the second form the files of a case have the same name.
+        folder: the cases of one data set.
         spec: says how intensities are read.
-        held_out: how many cases at the end of the sorted list of a many-case folder are left out, for
-            validation.
+        held_out: how many cases of any other layout, the last ones by name, are left out for validation.
 
     Raises:
-        TrainingError: neither form, or nothing left to train on.
+        NotFound: no such folder, or no labelled cases in it.
+        InvalidInput: a case cannot be read.
+        TrainingError: nothing left to train on.
     """
-    if (folder / "image.nii.gz").is_file() and (folder / "labels.nii.gz").is_file():
-        case = load_case(folder / "image.nii.gz", folder / "labels.nii.gz", spec)
+    if alone := find_case_folder(folder):
+        case = load_case(alone[0], spec)
         return [case, *(other for mm in COARSER_MM if (other := coarser(case, mm)) is not None)]
-    images = sorted((folder / "images").glob("*.nii.gz"))
-    kept = images[: len(images) - held_out] if len(images) > held_out else []
-    if not kept:
-        raise TrainingError(
-            f"'{folder}' is no case folder: it needs image.nii.gz and labels.nii.gz, or images/ and labels/ "
-            f"with more than the {held_out} cases that are held out."
-        )
-    return [load_case(image, folder / "labels" / image.name, spec) for image in kept]
+    sources = find_prepared_folder(folder, "training")
+    if sources is None:
+        found = find_cases(folder)
+        sources = found[: max(0, len(found) - held_out)]
+        if not sources:
+            raise TrainingError(
+                f"Nothing is left of '{folder}' to train on: it has {len(found)} cases, and the last {held_out} are "
+                f"held out. Hold out at most {len(found) - 1}."
+            )
+    elif not sources:
+        raise TrainingError(f"No case in '{folder}' is for training. Prepare more, or a smaller share for validation.")
+    return [load_case(source, spec) for source in sources]
 
 
-def describe_groups(folders: Sequence[Path], groups: Sequence[Sequence[LabelledCase]]) -> str:
+def describe_groups(folders: Sequence[Path], groups: Sequence[Sequence[TrainingCase]]) -> str:
     """Which data a model has seen, as JSON: folder names, cases and structures."""
     return json.dumps(
         [

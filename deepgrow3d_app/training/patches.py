@@ -15,7 +15,7 @@ from deepgrow3d_app.model.region import bounded_zoom
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.training.augment import change_appearance, turn, warp
-from deepgrow3d_app.training.cases import CasePool, LabelledCase, Structure
+from deepgrow3d_app.training.cases import CasePool, Structure, TrainingCase
 from deepgrow3d_app.training.phantom import paste_structure, random_scene
 
 MIN_TARGET_VOXELS = 40
@@ -71,7 +71,7 @@ class PatchSource:
             return paste_structure(image, self.generator)
         return image, truth
 
-    def _cut(self, case: LabelledCase, structure: Structure) -> tuple[Tensor, Tensor]:
+    def _cut(self, case: TrainingCase, structure: Structure) -> tuple[Tensor, Tensor]:
         """A region about a structure, at a zoom that its size suggests, give or take."""
         generator = self.generator
         low, high = np.array(structure.low), np.array(structure.high)
@@ -88,7 +88,7 @@ class PatchSource:
         return image, _crop_label(roi, case, structure.value)
 
 
-def _crop_label(roi: Roi, case: LabelledCase, value: int) -> Tensor:
+def _crop_label(roi: Roi, case: TrainingCase, value: int) -> Tensor:
     inside = np.zeros(case.labels.shape, dtype=np.uint8)
     box = roi.source_box
     inside[box] = case.labels[box] == value

@@ -19,7 +19,9 @@ from requests_toolbelt import MultipartDecoder
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.click.simulator import ClickSimulator
-from deepgrow3d_app.evaluation.protocol import annotate
+from deepgrow3d_app.evaluation.metrics import Reference as Truth
+from deepgrow3d_app.evaluation.protocol import annotate, perfect_user
+from deepgrow3d_app.evaluation.results import MethodRecord
 from deepgrow3d_app.serving.compatibility import prepare_imports
 from deepgrow3d_app.volume.files import read_volume
 from deepgrow3d_app.volume.volume import Mask, Volume
@@ -94,7 +96,7 @@ def assert_same_grid(file: Path, image: Path) -> npt.NDArray[np.uint8]:
 class ThroughClient:
     """The server as a segmentation method, called the way 3D Slicer calls it; every answer is checked."""
 
-    name = "server"
+    record = MethodRecord("server", {})
 
     def __init__(self, client: Any, image: Path, label: str) -> None:
         self.client = client
@@ -144,8 +146,10 @@ def test_the_client_finds_info_and_no_sign_in(client: Any, server: Server) -> No
 def test_five_clicks_segment_an_organ(client: Any, server: Server, reference: Reference, structure: str) -> None:
     image = server.studies / "ct-trunk.nii.gz"
     method = ThroughClient(client, image, structure)
-    rounds = list(annotate(method, read_volume(image), reference.structure(structure), 5))
-    assert rounds[0].click == Click(tuple(deepest_voxel(reference.structure(structure))))  # type: ignore[arg-type]
+    volume, truth = read_volume(image), reference.structure(structure)
+    answers = annotate(method, volume, Truth(truth, volume.spacing_mm), perfect_user(volume), 5)
+    rounds = [round_ for round_, _ in answers]
+    assert rounds[0].index == tuple(deepest_voxel(truth))
     assert rounds[-1].dice >= 0.6
 
 

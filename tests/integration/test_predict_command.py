@@ -103,11 +103,14 @@ def test_an_output_that_cannot_be_written(launcher: Launcher, phantom: Phantom) 
 
 
 HELP = {
-    "": ("serve", "predict", "train", "evaluate"),
+    "": ("serve", "predict", "prepare", "train", "evaluate", "compare", "model-card"),
     "serve": ("--studies", "--host", "--port", "--checkpoint", "3D Slicer"),
     "predict": ("--foreground", "--background", "--output", "I,J,K", "DICOM"),
     "train": ("--output", "--minutes", "--start-from", "images/"),
-    "evaluate": ("--structures", "--clicks", "--checkpoint", "structures.json"),
+    "evaluate": ("--structures", "--clicks", "--checkpoint", "structures.json", "--noisy", "--server", "--method"),
+    "prepare": ("BTCV", "Decathlon", "--spacing", "--workers", "validation"),
+    "compare": ("results.json", "bootstrap"),
+    "model-card": ("--sources", "--output"),
 }
 
 
@@ -121,7 +124,7 @@ def test_help_explains_the_command(launcher: Launcher, command: str) -> None:
 def test_every_command_is_listed_with_help(launcher: Launcher) -> None:
     from deepgrow3d_app.cli import app
 
-    names = {info.callback.__name__ for info in app.registered_commands if info.callback}
+    names = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
     assert names == HELP.keys() - {""}
 
 

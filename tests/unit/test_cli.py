@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deepgrow3d_app.cli import predict
+from deepgrow3d_app.cli.predict import predict
 from deepgrow3d_app.errors import LabelMismatch
 from deepgrow3d_app.volume.files import write_mask
 

@@ -68,6 +68,7 @@ def test_clicks_land_on_errors_with_the_right_sign_and_never_twice(truth, mask, 
 @given(masks.filter(np.any))
 def test_a_bounding_box_is_tight(region):
     box = bounding_box(region)
+    assert box is not None
     assert region[box].sum() == region.sum()
     for axis in range(3):
         for face in (0, -1):

@@ -1,16 +1,127 @@
+"""Whole evaluations of a tiny case, with methods that need no network."""
+
+import json
+
+import nibabel as nib
 import numpy as np
 import pytest
 
-from deepgrow3d_app.errors import LabelMismatch
-from deepgrow3d_app.evaluation.run import load_case
-from deepgrow3d_app.volume.files import write_mask
+from deepgrow3d_app.cases.folders import find_cases
+from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
+from deepgrow3d_app.evaluation.results import MethodRecord, Protocol, Results
+from deepgrow3d_app.evaluation.run import Evaluation, run_evaluation
+
+STRUCTURES = {"liver": 1, "a/b <i>": 2}
 
 
-def test_labels_of_the_same_shape_elsewhere_are_no_reference(tmp_path):
-    (tmp_path / "structures.json").write_text('{"structures": {"liver": {"value": 1}}}')
-    for name in ("image", "labels"):
-        write_mask(np.ones((4, 5, 6), np.uint8), np.eye(4), tmp_path / f"{name}.nii.gz")
-    assert load_case(tmp_path).labels.shape == (4, 5, 6)
-    write_mask(np.ones((4, 5, 6), np.uint8), np.diag((-1.0, 1.0, 1.0, 1.0)), tmp_path / "labels.nii.gz")
-    with pytest.raises(LabelMismatch, match=r"labels.nii.gz' lies up to .* voxels from its image 'image.nii.gz'"):
-        load_case(tmp_path)
+class Growing:
+    """Answers with a box that grows by ``step`` voxels with every click; fails at its ``dies_at``-th answer."""
+
+    def __init__(self, name, step, dies_at=None):
+        self.record = MethodRecord(name, {"step": str(step)})
+        self.step = step
+        self.dies_at = dies_at
+        self.answers = 0
+
+    def segment(self, volume, clicks, previous):
+        self.answers += 1
+        if self.answers == self.dies_at:
+            raise ServerFault("nowhere", "it was killed")
+        i, j, k = clicks[0].index
+        reach = self.step * len(clicks)
+        mask = np.zeros(volume.shape, np.uint8)
+        mask[max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1, max(0, k - 1) : k + 2] = 1
+        return mask
+
+
+@pytest.fixture
+def sources(tmp_path):
+    folder = tmp_path / "box"
+    folder.mkdir()
+    labels = np.zeros((20, 16, 12), np.uint8)
+    labels[2:9, 2:9, 3:6] = 1
+    labels[12:19, 9:14, 7:10] = 2
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image((labels * 50).astype(np.int16), affine), folder / "image.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "labels.nii.gz")
+    names = {name: {"value": value} for name, value in STRUCTURES.items()}
+    (folder / "structures.json").write_text(json.dumps({"structures": {**names, "spleen": {"value": 9}}}))
+    return find_cases(folder)
+
+
+def evaluation(sources, *methods, **changes):
+    methods = methods or (Growing("one", 1), Growing("two", 2))
+    return Evaluation(sources, methods, users=("perfect", "noisy"), protocol=Protocol(click_count=3), **changes)
+
+
+def test_every_structure_method_user_and_choice_of_clicks_is_a_trial(sources, tmp_path):
+    shares = []
+    results = run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: shares.append(progress.share))
+    # Structures times (perfect: one, two, and two with the clicks of one; noisy: one and two).
+    assert len(results.trials) == 2 * (3 + 2)
+    assert {trial.structure for trial in results.trials} == set(STRUCTURES)
+    assert all(len(trial.rounds) == 3 for trial in results.trials)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    by_key = {trial.key: trial for trial in results.trials}
+    own = by_key["box", "liver", "one", "one", "perfect"]
+    given = by_key["box", "liver", "two", "one", "perfect"]
+    assert [r.index for r in given.rounds] == [r.index for r in own.rounds]
+    assert own.voxels == 7 * 7 * 3
+    assert own.volume_ml == pytest.approx(7 * 7 * 3 * 2 / 1000)
+    assert Results.load(tmp_path / "out" / "results.json") == results
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    masks = {f"masks/box/{name}-{user}.nii.gz" for name in ("liver", "a%2Fb %3Ci%3E") for user in ("perfect", "noisy")}
+    assert files == {"results.json", "summary.csv", "report.html", *masks}
+
+
+def test_a_run_that_died_goes_on_and_finds_the_same(sources, tmp_path):
+    def without_seconds(results):
+        return [[(r.index, r.dice, r.nsd, r.hd95_mm) for r in trial.rounds] for trial in results.trials]
+
+    whole = run_evaluation(evaluation(sources), tmp_path / "whole", lambda progress: None)
+    dying = evaluation(sources, Growing("one", 1, dies_at=8), Growing("two", 2))
+    with pytest.raises(ServerFault):
+        run_evaluation(dying, tmp_path / "killed", lambda progress: None)
+    assert not (tmp_path / "killed" / "results.json").exists()
+    with (tmp_path / "killed" / "unfinished.jsonl").open("a") as file:
+        file.write('{"case": "box", "struc')  # the line that was being written
+    one, two = Growing("one", 1), Growing("two", 2)
+    resumed = run_evaluation(evaluation(sources, one, two), tmp_path / "killed", lambda progress: None)
+    assert without_seconds(resumed) == without_seconds(whole)
+    # Of method one's 12 answers, the 6 of the two finished trials were not asked for again.
+    assert one.answers == 6
+    assert not (tmp_path / "killed" / "unfinished.jsonl").exists()
+
+
+def test_a_finished_evaluation_is_not_done_again_but_its_report_is(sources, tmp_path):
+    run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
+    (tmp_path / "out" / "report.html").unlink()
+    one, two = Growing("one", 1), Growing("two", 2)
+    run_evaluation(evaluation(sources, one, two), tmp_path / "out", lambda progress: None)
+    assert one.answers == two.answers == 0
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_folder_with_another_evaluation_is_left_alone(sources, tmp_path):
+    run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    with pytest.raises(InvalidRequest, match="holds another evaluation"):
+        run_evaluation(evaluation(sources, Growing("one", 3)), tmp_path / "out", lambda progress: None)
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
+def test_structures_that_cannot_be_scored_are_refused(sources, tmp_path):
+    with pytest.raises(NotFound, match=r"no structure 'heart' in the cases\. They have: liver, a/b <i>, spleen"):
+        run_evaluation(evaluation(sources, structures=("liver", "heart")), tmp_path / "out", lambda progress: None)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(NotFound, match="'spleen' has no voxel"):
+        run_evaluation(evaluation(sources, structures=("spleen",)), tmp_path / "out", lambda progress: None)
+
+
+def test_results_of_another_format_are_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"format": "something else"}')
+    with pytest.raises(InvalidInput, match="no evaluation of format"):
+        Results.load(tmp_path / "results.json")
+    with pytest.raises(InvalidInput, match="cannot be opened"):
+        Results.load(tmp_path / "none.json")

@@ -1,0 +1,44 @@
+"""A folder for each case: ``image.nii.gz``, ``labels.nii.gz`` and, for the names, ``structures.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepgrow3d_app.cases.layouts.structure_names import names_beside
+from deepgrow3d_app.cases.source import CaseSource
+from deepgrow3d_app.errors import InvalidInput
+from deepgrow3d_app.volume.files import EXTENSIONS
+
+
+def find_case_folder(folder: Path) -> list[CaseSource] | None:
+    """The one case of a case folder.
+
+    Raises:
+        UnreadableVolume: the file of names is damaged.
+        InvalidInput: two images or two label maps, or an impossible label value.
+    """
+    image, labels = _paths_called("image", folder), _paths_called("labels", folder)
+    labels = [path for path in labels if path.is_file()]
+    if not image or not labels:
+        return None
+    for paths in (image, labels):
+        if len(paths) > 1:
+            raise InvalidInput(
+                f"'{folder}' holds '{paths[0].name}' and '{paths[1].name}'. Remove or rename one of them."
+            )
+    name = folder.resolve().name
+    return [CaseSource(name, name, image[0], labels[0], names_beside(folder))]
+
+
+def find_case_folders(folder: Path) -> list[CaseSource] | None:
+    """The cases of a folder of case folders; what else lies there is passed over."""
+    if not folder.is_dir():
+        return None
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [case for path in inner for case in find_case_folder(path) or ()] or None
+
+
+def _paths_called(stem: str, folder: Path) -> list[Path]:
+    """What is called ``stem`` in ``folder``: files with the extension of an image, and a folder."""
+    files = [folder / f"{stem}{extension}" for extension in EXTENSIONS]
+    return [*(file for file in files if file.is_file()), *([folder / stem] if (folder / stem).is_dir() else [])]

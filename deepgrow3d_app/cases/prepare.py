@@ -1,0 +1,181 @@
+"""Labelled cases, checked and written once as arrays that training maps into memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deepgrow3d_app.cases.atomic_folder import remove_partial_folders
+from deepgrow3d_app.cases.preparation import Fault, Outcome, Preparation
+from deepgrow3d_app.cases.prepared_manifest import PreparedEntry, PreparedManifest
+from deepgrow3d_app.cases.source import CaseSource
+from deepgrow3d_app.cases.split import validation_patients
+from deepgrow3d_app.cases.structure_table import structure_table
+from deepgrow3d_app.errors import Busy, InvalidInput, NotFound
+from deepgrow3d_app.volume.geometry import Spacing
+from deepgrow3d_app.volume.volume import VOXEL_EDGE_LIMITS_MM
+
+CASES_FOLDER = "cases"
+
+Progress = Callable[[int, int, str], None]
+"""Called with (cases done, cases in all, name of the case that was done last)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareReport:
+    """What a run did.
+
+    Attributes:
+        manifest: what the folder now holds.
+        new: how many cases were prepared by this run; the others were there from an earlier one.
+        faults: of all cases, sorted by case.
+    """
+
+    manifest: PreparedManifest
+    new: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def left_out(self) -> tuple[Fault, ...]:
+        """The faults for which a case was left out."""
+        return tuple(fault for fault in self.faults if fault.is_left_out)
+
+
+def prepare_cases(
+    sources: Sequence[CaseSource],
+    output: Path,
+    spacing_mm: Spacing | None,
+    validation_share: float = 0.2,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress = lambda done, total, name: None,
+) -> PrepareReport:
+    """Check ``sources`` and write them to ``output``, where ``find_cases`` finds them.
+
+    A case that is at fault is reported and left out; the others are prepared. Each case appears when it is
+    complete, the manifest when all are: after an interruption, the same call goes on where it was. Cases that
+    an earlier call prepared from the same files in the same way are kept as they are; those that are not among
+    ``sources`` leave the manifest, but not the disk.
+
+    Args:
+        sources: of one or several folders; their names are unique.
+        output: a folder, made where it is missing.
+        spacing_mm: voxel edges of the result in RAS order; None keeps each case's voxels, in RAS order.
+        validation_share: share of the patients that is kept for validation, from 0 to below 1.
+        seed: draws these patients.
+        workers: processes; each takes about 15 bytes of memory for a voxel of its case, stored or resampled.
+        progress: see ``Progress``.
+
+    Raises:
+        NotFound: no sources.
+        InvalidInput: an argument outside its bounds, or more structures than a label map has values.
+        Busy: another process is preparing cases in ``output``.
+        OSError: ``output`` cannot be written to, or the disk is full. What is finished is kept.
+    """
+    _check_arguments(sources, spacing_mm, validation_share, workers)
+    chosen, faults = _with_own_names(sources)
+    table = structure_table(source.names for source in chosen)
+    preparations = [Preparation(source, output / CASES_FOLDER / source.name, spacing_mm, table) for source in chosen]
+    (output / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            remove_partial_folders(output / CASES_FOLDER)
+            outcomes = []
+            for outcome in _run_all(preparations, workers):
+                outcomes.append(outcome)
+                progress(len(outcomes), len(preparations), outcome.case)
+            manifest = _manifest(chosen, outcomes, spacing_mm, validation_share, seed)
+            manifest.write(output)
+    except Timeout as error:
+        raise Busy(f"Another process prepares cases in '{output}'. Wait for it, or choose another folder.") from error
+    faults += [fault for outcome in outcomes for fault in outcome.faults]
+    new = sum(outcome.is_new for outcome in outcomes)
+    return PrepareReport(manifest, new, tuple(sorted(faults, key=lambda fault: fault.case)))
+
+
+def _check_arguments(sources: Sequence[CaseSource], spacing_mm: Spacing | None, share: float, workers: int) -> None:
+    if not sources:
+        raise NotFound("There is no case to prepare. Name a folder with labelled cases.")
+    least, greatest = VOXEL_EDGE_LIMITS_MM
+    if spacing_mm is not None and not all(least <= edge <= greatest for edge in spacing_mm):
+        raise InvalidInput(f"The spacing {spacing_mm} mm is out of range. Choose edges from {least} to {greatest} mm.")
+    if not 0 <= share < 1:
+        raise InvalidInput(f"The share for validation is {share}. Choose one from 0 to below 1, such as 0.2.")
+    if workers < 1:
+        raise InvalidInput(f"{workers} workers cannot prepare anything. Choose at least 1.")
+
+
+def _with_own_names(sources: Sequence[CaseSource]) -> tuple[list[CaseSource], list[Fault]]:
+    """The sources that can have a folder of their own, sorted by name, and the faults of the others."""
+    chosen: dict[str, CaseSource] = {}
+    faults = []
+    for source in sources:
+        if not source.name or source.name != Path(source.name).name or source.name.startswith("."):
+            message = f"'{source.name}' cannot name a folder. Give the case a name without '/' or a leading '.'."
+            faults.append(Fault(source.name, source.image, message, True))
+        elif source.name in chosen:
+            message = (
+                f"'{source.image}' and '{chosen[source.name].image}' are both called '{source.name}'. "
+                "Rename one of them, or prepare it in another folder."
+            )
+            faults.append(Fault(source.name, source.image, message, True))
+        else:
+            chosen[source.name] = source
+    return [chosen[name] for name in sorted(chosen)], faults
+
+
+def _run_all(preparations: Sequence[Preparation], workers: int) -> Iterator[Outcome]:
+    """The outcomes as they come; with one worker in this process."""
+    if workers == 1:
+        yield from map(Preparation.run, preparations)
+        return
+    # Spawned, not forked: the caller may run threads, whose locks a forked child would find taken for ever.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        running = {pool.submit(preparation.run): preparation for preparation in preparations}
+        for finished in as_completed(running):
+            try:
+                yield finished.result()
+            except BrokenProcessPool:  # noqa: PERF203 - each case has its own outcome
+                yield _lost(running[finished].source)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _lost(source: CaseSource) -> Outcome:
+    message = (
+        f"The process that was to prepare '{source.image}' was killed, most likely for want of memory. "
+        "Use fewer workers, and run again: what is finished is kept."
+    )
+    return Outcome(source.name, None, False, (Fault(source.name, source.image, message, True),))
+
+
+def _manifest(
+    sources: Sequence[CaseSource],
+    outcomes: Sequence[Outcome],
+    spacing_mm: Spacing | None,
+    validation_share: float,
+    seed: int,
+) -> PreparedManifest:
+    structures_of: dict[str, Mapping[str, int]] = {
+        outcome.case: outcome.structures for outcome in outcomes if outcome.structures is not None
+    }
+    prepared = [source for source in sources if source.name in structures_of]
+    validation = validation_patients((source.patient for source in prepared), validation_share, seed)
+    entries = tuple(
+        PreparedEntry(
+            source.name,
+            source.patient,
+            "validation" if source.patient in validation else "training",
+            f"{CASES_FOLDER}/{source.name}",
+        )
+        for source in prepared
+    )
+    found = {name: value for structures in structures_of.values() for name, value in structures.items()}
+    return PreparedManifest(spacing_mm, dict(sorted(found.items(), key=lambda item: item[1])), entries)

@@ -1,0 +1,25 @@
+"""``deepgrow3d serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepgrow3d_app.cli.app import DEFAULT_CHECKPOINT, CheckpointOption, app
+
+
+@app.command()
+def serve(
+    studies: Annotated[Path, typer.Option(help="Folder of images (.nii, .nii.gz, .nrrd); labels go below it.")] = Path(
+        ".data/studies"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+) -> None:
+    """Answer clicks over REST, for 3D Slicer, OHIF and scripts."""
+    from deepgrow3d_app.serving.launch import serve as launch
+
+    launch(studies, host, port, checkpoint)

@@ -1,0 +1,1 @@
+"""What a user has without a network: classical methods that answer the same clicks."""

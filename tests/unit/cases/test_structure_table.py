@@ -1,0 +1,32 @@
+import pytest
+
+from deepgrow3d_app.cases.structure_table import structure_table, to_table
+from deepgrow3d_app.errors import InvalidInput
+
+
+def test_values_stay_where_cases_agree():
+    assert structure_table([{"spleen": 3}, {"liver": 1, "spleen": 3}, {}]) == {"liver": 1, "spleen": 3}
+
+
+@pytest.mark.parametrize("names", [[{"spleen": 1}, {"liver": 1}], [{"spleen": 1}, {"spleen": 2, "liver": 1}]])
+def test_names_are_numbered_anew_where_cases_disagree(names):
+    table = structure_table(names)
+    assert table == {"liver": 1, "spleen": 2}
+    for own in names:
+        lookup = to_table(own, table)
+        assert {name: int(lookup[value]) for name, value in own.items()} == {name: table[name] for name in own}
+
+
+def test_what_has_no_name_becomes_background_where_others_have_names():
+    lookup = to_table({"liver": 5}, {"liver": 7})
+    assert (lookup[5], lookup[6]) == (7, 0)
+
+
+def test_without_any_name_values_stay():
+    assert structure_table([{}, {}]) == {}
+    assert to_table({}, {}).tolist() == list(range(256))
+
+
+def test_a_label_map_has_no_room_for_256_structures():
+    with pytest.raises(InvalidInput, match="256 different structures, a label map holds 255"):
+        structure_table([{f"a{value}": value for value in range(1, 256)}, {"b": 1}])
