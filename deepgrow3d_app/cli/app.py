@@ -46,8 +46,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 
 def command_line() -> str:
-    """The command as it was typed, with names instead of paths: what it is written into travels."""
-    return shlex.join(["deepgrow3d", *(Path(word).name if Path(word).exists() else word for word in sys.argv[1:])])
+    """The command as it was typed, with names instead of absolute paths: what it is written into travels."""
+
+    def shortened(word: str) -> str:
+        option, is_assignment, value = word.rpartition("=")
+        return option + is_assignment + (Path(value).name if Path(value).is_absolute() else value)
+
+    return shlex.join(["deepgrow3d", *map(shortened, sys.argv[1:])])
 
 
 def check_output(file: Path, extensions: Iterable[str]) -> None:

@@ -78,7 +78,7 @@ def evaluate(
             data=cases.resolve().name,
             command=command_line(),
         )
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
         bar = stack.enter_context(ProgressBar(*columns, TimeRemainingColumn(), console=console, transient=True))
         task = bar.add_task("reading", total=1.0)
 
@@ -94,7 +94,7 @@ def evaluate(
         results = run_evaluation(evaluation, output, show)
     console.print(by_structure(series_of(results)[0], clicks))
     console.print(overview(results))
-    console.print(f"{output / REPORT} shows the curves and the worst structures.", soft_wrap=True)
+    console.print(f"{output / REPORT} shows the curves and the worst structures.", soft_wrap=True, markup=False)
 
 
 @app.command()

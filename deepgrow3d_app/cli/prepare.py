@@ -48,7 +48,7 @@ def prepare(
     from deepgrow3d_app.cases.prepare import prepare_cases
 
     sources = [source for folder in raw for source in find_cases(folder)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ProgressBar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("preparing", total=len(sources))
 

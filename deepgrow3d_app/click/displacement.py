@@ -24,8 +24,7 @@ def displaced(
     """``click`` as an inexact hand makes it: moved by a Gaussian along each axis, with its sign kept.
 
     So a foreground click near a border may land outside, as it does with people. A robot that clicks
-    perfectly overrates interactive models by 7 to 9 Dice points (Marinov et al., "Rethinking annotator
-    simulation", MICCAI 2023).
+    perfectly overrates interactive models by 7 to 9 Dice points (Marinov et al., 2024).
 
     Args:
         click: what was meant; its voxel is not ``taken``.

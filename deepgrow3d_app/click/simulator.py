@@ -50,7 +50,8 @@ class ClickSimulator:
 
         Args:
             truth, mask: bool (i, j, k) on one grid.
-            clicked: voxels that carry a click already; none of them is returned.
+            clicked: voxels that carry a click already; none of them is returned. They count as corrected, and
+                so as outside of the error: a new click keeps its distance from an earlier one that was in vain.
         """
         boxes = [box for box in (bounding_box(truth), bounding_box(mask)) if box is not None]
         if not boxes:

@@ -76,7 +76,8 @@ class ServerMethod:
             ServerFault: the server is gone, refuses, or answers with another grid.
         """
         if volume is not self._volume:
-            self._leave_session()
+            with contextlib.suppress(ServerFault):  # it may have expired meanwhile
+                self._leave_session()
             self._enter_session(volume)
         if previous is None:
             # Another client: the server must not remember what it answered to an earlier trial.

@@ -147,7 +147,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, report: Callable[[Progr
 
     Raises:
         InvalidInput: a case cannot be read, or ``folder`` holds another evaluation.
-        NotFound: a structure is in none of the cases.
+        NotFound: a structure is in none of the cases; what was found for the others is written all the same.
         ServerFault: a server is a method, and fails.
     """
     _check_names(evaluation)
@@ -164,9 +164,9 @@ def run_evaluation(evaluation: Evaluation, folder: Path, report: Callable[[Progr
                     done = (position + clicks / evaluation.protocol.click_count) / len(plans)
                     report(Progress(plan, clicks, round_.dice, (number + done) / len(evaluation.sources)))
             trials.append(journal.trials[plan.key])
-    absent = set(evaluation.structures) - {trial.structure for trial in trials}
-    if absent or not trials:
-        raise _no_voxels(sorted(absent))
+    absent = sorted(set(evaluation.structures) - {trial.structure for trial in trials})
+    if not trials:
+        raise _no_voxels(absent)
     results = Results(
         format=FORMAT,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -180,6 +180,8 @@ def run_evaluation(evaluation: Evaluation, folder: Path, report: Callable[[Progr
     journal.close()
     write_summary(results, folder / SUMMARY)
     write_report(results, _worst_pictures(results, evaluation.sources, folder), folder / REPORT)
+    if absent:  # said at the end: what was found for the others is not lost
+        raise _no_voxels(absent)
     return results
 
 
@@ -248,7 +250,7 @@ def _check_names(evaluation: Evaluation) -> None:
 
 def _no_voxels(absent: Sequence[str]) -> NotFound:
     if absent:
-        return NotFound(f"{', '.join(map(repr, absent))} has no voxel in any of the cases. Leave it out.")
+        return NotFound(f"{', '.join(map(repr, absent))} has no voxel in any of the cases. The others are written.")
     return NotFound("The labels of the cases are 0 everywhere: there is nothing to evaluate. Choose other cases.")
 
 

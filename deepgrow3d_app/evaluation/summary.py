@@ -62,8 +62,8 @@ def area_under(curve: Sequence[float]) -> float:
 
 
 def clicks_needed(rounds: Sequence[Round], dice: float) -> int | None:
-    """NoC: the number of the first click after which the Dice is at least ``dice``; ``None`` if it never is."""
-    return next((number for number, r in enumerate(rounds, start=1) if r.dice >= dice), None)
+    """NoC: the number of the first click after which the Dice is at least ``dice``; ``None`` beyond ``NOC_CAP``."""
+    return next((number for number, r in enumerate(rounds[:NOC_CAP], start=1) if r.dice >= dice), None)
 
 
 def summarise(trial: Trial) -> Summary:
