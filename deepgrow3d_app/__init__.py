@@ -4,7 +4,7 @@ serve: volume file > Volume > clicks > ROI around them > guidance maps > network
 train: labelled cases > patches > simulated clicks > guidance maps > network > loss > checkpoint > served model
 
 Each word of the two lines is a folder or a file: ``volume``, ``click``, ``model`` serve the first,
-``training`` and ``evaluation`` the second, ``serving`` is the only folder that knows HTTP.
+``training`` and ``evaluation`` the second, ``serving`` answers over HTTP and ``client`` asks.
 """
 
 __version__ = "0.1.0"

@@ -27,8 +27,8 @@ def evaluate(
     cases: Annotated[
         Path,
         typer.Argument(
-            help="A case folder (image.nii.gz, labels.nii.gz, structures.json), a folder of many cases, a prepared "
-            "folder, or a MONAI Label studies folder with final labels."
+            help="A case folder (image.nii.gz, labels.nii.gz, structures.json), a folder of many cases, a MONAI Label "
+            "studies folder with final labels, or a prepared folder: its validation cases, on the grid prepared."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for results.json, summary.csv, report.html.")],
@@ -63,14 +63,17 @@ def evaluate(
     A run that was interrupted goes on where it was when it is started again with the same --output.
     """
     from deepgrow3d_app.cases.folders import find_cases
+    from deepgrow3d_app.cases.layouts.prepared_folder import find_prepared_folder
     from deepgrow3d_app.evaluation.results import Protocol
     from deepgrow3d_app.evaluation.run import REPORT, Evaluation, run_evaluation
     from deepgrow3d_app.evaluation.summary import series_of
     from deepgrow3d_app.evaluation.tables import by_structure, overview
 
+    # What was prepared for training was trained on, most likely; without a split all cases are scored.
+    validation = find_prepared_folder(cases, "validation") if held_out is None else None
     with contextlib.ExitStack() as stack:
         evaluation = Evaluation(
-            sources=find_cases(cases, held_out),
+            sources=validation or find_cases(cases, held_out),
             methods=_methods(method or [SERVER if server else NETWORK], checkpoint, server, stack),
             structures=tuple(name.strip() for name in structures.split(",")) if structures else (),
             users=("perfect", "noisy") if noisy else ("perfect",),
@@ -155,6 +158,8 @@ def _methods(names: list[str], checkpoint: Path, server: str | None, stack: cont
 
     if server is not None and SERVER not in names:
         raise InvalidRequest(f"--server is given, but no method asks it. Add --method {SERVER}.")
+    if checkpoint != DEFAULT_CHECKPOINT and NETWORK not in names:
+        raise InvalidRequest(f"--checkpoint is given, but no method uses it. Add --method {NETWORK}.")
     methods: list[Method] = []
     for name in dict.fromkeys(names):
         if name == NETWORK:

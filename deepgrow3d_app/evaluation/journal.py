@@ -42,11 +42,11 @@ class Journal:
             if digest(results.setting) != digest(setting):
                 raise _another_evaluation(folder)
             self.trials = {trial.key: trial for trial in results.trials}
-        else:
-            self._write(self._setting)
 
     def add(self, trial: Trial) -> None:
         """Keep a finished trial."""
+        if not self._file.exists():
+            self._write(self._setting)
         self._write(TypeAdapter(Trial).dump_json(trial).decode())
         self.trials[trial.key] = trial
 

@@ -112,7 +112,7 @@ class MethodRecord:
 
 @dataclass(frozen=True, slots=True)
 class CaseRecord:
-    """A case that was evaluated: its name, and the size and time stamp of its two files."""
+    """A case that was evaluated: its name; size and time stamp of its two files, and what names its structures have."""
 
     name: str
     files: tuple[tuple[int, int], ...]
@@ -123,7 +123,7 @@ class Setting:
     """All that decides what an evaluation finds: two runs of one setting may share their trials.
 
     Attributes:
-        version: of this package.
+        version: of this package, and a digest of its code.
         protocol: the rules.
         methods: in the order that tables show them.
         users: who clicked.

@@ -127,6 +127,11 @@ def test_a_prepared_folder_can_be_evaluated(launcher: Launcher) -> None:
     a, b = (rounds_by_trial(launcher.folder / name / "results.json") for name in ("a", "b"))
     assert a == b
     assert len(a) == 2 * 2
+    assert launcher.deepgrow3d("evaluate", "prepared", "--clicks", "1", "--output", "c").returncode == 0
+    manifest = json.loads((launcher.folder / "prepared" / "manifest.json").read_text())
+    validation = {case["name"] for case in manifest["cases"] if case["split"] == "validation"}
+    assert 0 < len(validation) < 4
+    assert {case for case, _, _ in rounds_by_trial(launcher.folder / "c" / "results.json")} == validation
 
 
 BAD_ARGUMENTS = {
@@ -135,6 +140,7 @@ BAD_ARGUMENTS = {
     "no such method": ([CASE, "--method", "magic"], "'magic'"),
     "a server without an address": ([CASE, "--method", "server"], "--server http://"),
     "an address nobody asks": ([CASE, "--method", "network", "--server", "http://127.0.0.1:9"], "--method server"),
+    "a checkpoint nobody uses": ([CASE, "--method", "graph-cut", "--checkpoint", "x.safetensors"], "--method network"),
     "nobody at the address": ([CASE, "--server", "http://127.0.0.1:9"], "does not answer"),
     "no checkpoint": ([CASE, "--checkpoint", "none.safetensors"], "none.safetensors"),
     "too many held out": ([CASE, "--held-out", "7"], "7"),

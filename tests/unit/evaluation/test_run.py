@@ -1,6 +1,7 @@
 """Whole evaluations of a tiny case, with methods that need no network."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -109,6 +110,13 @@ def test_a_folder_with_another_evaluation_is_left_alone(sources, tmp_path):
     with pytest.raises(InvalidRequest, match="holds another evaluation"):
         run_evaluation(evaluation(sources, Growing("one", 3)), tmp_path / "out", lambda progress: None)
     assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
+def test_renamed_structures_are_another_evaluation(sources, tmp_path):
+    run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
+    renamed = [replace(sources[0], names={"spleen": 1, "liver": 2})]
+    with pytest.raises(InvalidRequest, match="holds another evaluation"):
+        run_evaluation(evaluation(renamed), tmp_path / "out", lambda progress: None)
 
 
 def test_structures_that_cannot_be_scored_are_refused(sources, tmp_path):
