@@ -66,10 +66,11 @@ evaluation: $(RUNTIME)  ## score the shipped network beside the baselines; write
 	  cp runs/evaluation/$$data/results.json runs/evaluation/$$data/summary.csv docs/evaluation/$$data/; \
 	done
 	$(BIN)/deepgrow3d model-card docs/evaluation/ct-trunk docs/evaluation/mr-hippocampus \
-	  --sources docs/evaluation/sources.json --output docs/model.md
+	  --sources docs/evaluation/sources.json $(if $(wildcard docs/ablation.json),--ablation docs/ablation.json) --output docs/model.md
 
-bench: $(RUNTIME)  ## what judging a click costs beside making it
+bench: $(RUNTIME)  ## what judging a click costs beside making it, and what a step of training costs
 	$(BIN)/python benchmarks/evaluation_overhead.py
+	$(BIN)/python benchmarks/training_step.py
 
 clean:  ## remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -128,6 +128,9 @@ def model_card(
     ],
     sources: Annotated[Path, typer.Option(help="What is known of the data: a JSON file, by name of their folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write (.md).")],
+    ablation: Annotated[
+        Path | None, typer.Option(help="What parts of the recipe are worth: made by benchmarks/ablation.py.")
+    ] = None,
 ) -> None:
     """Write the model card: data, licences, scores beside the baselines, limits.
 
@@ -135,6 +138,7 @@ def model_card(
     """
     import io
 
+    from deepgrow3d_app.evaluation.ablation import read_ablation
     from deepgrow3d_app.evaluation.journal import RESULTS
     from deepgrow3d_app.evaluation.model_card import model_card as card
     from deepgrow3d_app.evaluation.model_card import read_sources
@@ -143,7 +147,7 @@ def model_card(
 
     check_output(output, (".md",))
     results = [Results.load(path / RESULTS if path.is_dir() else path) for path in evaluations]
-    text = card(results, read_sources(sources), command_line())
+    text = card(results, read_sources(sources), read_ablation(ablation) if ablation else None, command_line())
     replace_file(output, io.BytesIO(text.encode()))
     console.print(f"{output}: written", soft_wrap=True)
 

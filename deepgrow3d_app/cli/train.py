@@ -2,42 +2,103 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
 from deepgrow3d_app.cli.app import app, command_line, console
+from deepgrow3d_app.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from deepgrow3d_app.training.log import Progress
+    from deepgrow3d_app.training.plan import TrainingPlan
+    from deepgrow3d_app.training.run_folder import RunFolder
 
 
 @app.command()
 def train(
     cases: Annotated[
         list[Path],
-        typer.Argument(help="Case folders: image.nii.gz and labels.nii.gz, or images/ and labels/ with many cases."),
+        typer.Argument(help="Folders of labelled cases, prepared by `deepgrow3d prepare` or in any layout it takes."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write (.safetensors).")],
-    minutes: Annotated[float, typer.Option(help="Wall-clock time to train for.", min=0.01)] = 60.0,
-    batch_size: Annotated[int, typer.Option(help="Patches per step.", min=1)] = 2,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.", min=1e-6)] = 1e-3,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; made where it is missing.")],
+    spec: Annotated[
+        str,
+        typer.Option(
+            help="What is trained and how: 'default' (ours), 'seed' (the classic DeepGrow 3D recipe), or a JSON file "
+            'like {"spec": {..}, "recipe": {..}}. A run\'s plan.json is one.'
+        ),
+    ] = "default",
+    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.", show_default="60 without --steps")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in gradient steps; such runs can be repeated.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches per step.", show_default="the plan's")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak.", show_default="the plan's")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all randomness.", show_default="the plan's")] = None,
     held_out: Annotated[
-        int, typer.Option(help="Cases at the end of a many-case folder that are kept for validation.", min=0)
+        int,
+        typer.Option(help="Cases at the end of a folder that are kept for validation, if it is not prepared.", min=0),
     ] = 40,
-    network: Annotated[
-        Literal["compact_unet", "basic_unet"],
-        typer.Option(help="Ours, or the classic DeepGrow 3D network with its input at 1x1x3 mm."),
-    ] = "compact_unet",
-    start_from: Annotated[Path | None, typer.Option(help="Go on from this checkpoint's weights and spec.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    start_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights, and its spec.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, exactly.")] = False,
 ) -> None:
     """Train a network with simulated clicks.
 
-    The checkpoint is saved every five minutes and at the end; a log of JSON lines is written beside it.
-    """
-    from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
-    from deepgrow3d_app.training.run import run_training
-    from deepgrow3d_app.training.trainer import Recipe
+    The run's folder gets model.safetensors (the network so far), best.safetensors (the best validation),
+    log.jsonl and tensorboard/ (curves). After a kill at any moment, the same command with --resume goes on from the
+    last save.
 
-    recipe = Recipe(minutes=minutes, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    spec = ModelSpec() if network == "compact_unet" else CLASSIC_SPEC
-    run_training(cases, output, recipe, held_out, spec, start_from, command_line(), console)
+    On several GPUs or machines: torchrun --nproc-per-node 2 -m deepgrow3d_app train CASES ... The processes share
+    each batch, so --batch-size is that of all of them together.
+    """
+    from deepgrow3d_app.model.checkpoint import Checkpoint
+    from deepgrow3d_app.training.plan import read_plan
+    from deepgrow3d_app.training.ranks import joined
+    from deepgrow3d_app.training.run import Budget, RunRequest, run_training
+    from deepgrow3d_app.training.run_folder import RunFolder
+
+    budget = Budget(steps, 60.0 if minutes is None and steps is None else minutes)
+    changes = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    given = {name: value for name, value in changes.items() if value is not None}
+    folder = RunFolder(output)
+    plan = _resumed_plan(folder, spec, given) if resume else read_plan(spec)
+    if start_from is not None and spec == "default" and not resume:
+        plan = dataclasses.replace(plan, spec=Checkpoint.load(start_from).spec)
+    plan = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, **given))  # type: ignore[arg-type]
+    request = RunRequest(cases, held_out, budget, start_from, resume, command_line())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+    with joined() as ranks, ProgressBar(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("loading cases", total=1.0, visible=ranks.is_first)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, description=_described(progress))
+            if progress.validation is not None:
+                bar.console.print(f"step {progress.step}: validation, Dice at clicks {_listed(progress.validation)}")
+
+        def tell(line: str) -> None:
+            if ranks.is_first:
+                bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+        trainer = run_training(request, plan, folder, ranks, show, tell)
+    if ranks.is_first:
+        console.print(f"{folder.model_file}: {trainer.step} steps", soft_wrap=True)
+
+
+def _resumed_plan(folder: RunFolder, spec: str, given: Mapping[str, object]) -> TrainingPlan:
+    if spec != "default" or given:
+        raise InvalidRequest(
+            "A run is resumed with its own plan. Leave out --spec, --batch-size, --learning-rate and --seed."
+        )
+    return folder.plan()
+
+
+def _described(progress: Progress) -> str:
+    return f"step {progress.step}  loss {progress.loss:.3f}  Dice at clicks {_listed(progress.dice)}"
+
+
+def _listed(dice: dict[int, float]) -> str:
+    return " ".join(f"{clicks}: {value:.2f}" for clicks, value in dice.items() if clicks <= 5) or "-"

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter
 
 from deepgrow3d_app.errors import InvalidRequest, UnreadableVolume
+from deepgrow3d_app.evaluation.ablation import Ablation
 from deepgrow3d_app.evaluation.results import Results, User
 from deepgrow3d_app.evaluation.summary import NOC_CAP, Series, Summary, reported_clicks, series_of
 
@@ -115,12 +116,15 @@ def read_sources(file: Path) -> dict[str, DataSource]:
         ) from error
 
 
-def model_card(evaluations: Sequence[Results], sources: dict[str, DataSource], command: str) -> str:
+def model_card(
+    evaluations: Sequence[Results], sources: dict[str, DataSource], ablation: Ablation | None, command: str
+) -> str:
     """The card of the network that all ``evaluations`` have as their first method, as Markdown.
 
     Args:
         evaluations: in the order in which the card shows them; at least one.
         sources: what is known of data.
+        ablation: what parts of the recipe are worth, where that was measured.
         command: that makes the card.
 
     Raises:
@@ -155,6 +159,7 @@ def model_card(evaluations: Sequence[Results], sources: dict[str, DataSource], c
         sections=[_section(results, sources) for results in evaluations],
         seen={data.name for data in training},
         noc_cap=NOC_CAP,
+        ablation=ablation,
         command=command,
     )
 

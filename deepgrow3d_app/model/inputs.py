@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepgrow3d_app.click.guidance import Point, barrier_maps, guidance_maps
+from deepgrow3d_app.click.random_walk import walker_maps
 from deepgrow3d_app.model.spec import ModelSpec
 
 
@@ -25,7 +26,7 @@ def network_inputs(
 
     Returns:
         float32 (``spec.input_channels``, i, j, k): image, foreground map, background map, previous
-        mask, foreground barrier map, background barrier map.
+        mask, foreground barrier map, background barrier map, walker maps.
     """
     # The region's zoom scales the kernel with it: sigma is given at zoom 1, in units of that spacing.
     channels = [
@@ -36,4 +37,6 @@ def network_inputs(
         channels.append(previous[None])
     if spec.barrier_scale > 0:
         channels.append(barrier_maps(image, foreground, background, spec.barrier_scale, spec.barrier_reach))
+    if spec.walker_sigmas:
+        channels.append(walker_maps(image, foreground, background, spec.walker_sigmas))
     return torch.cat(channels)

@@ -51,6 +51,8 @@ class ModelSpec:
             window; 0 leaves these two inputs out.
         barrier_reach: patch voxels at which a barrier map falls to 1/e in homogeneous tissue, for the first
             foreground click and for all others. The first means the structure, a correction its surroundings.
+        walker_sigmas: the differences in intensity, in halves of the window, at which the random walkers cross
+            less easily by a factor of 0.61; an input for each.
         labels: names that viewers offer; any other name may be asked for.
     """
 
@@ -66,12 +68,13 @@ class ModelSpec:
     previous_mask: bool = True
     barrier_scale: float = 0.15
     barrier_reach: tuple[float, float] = (40.0, 12.0)
+    walker_sigmas: tuple[float, ...] = ()
     labels: tuple[str, ...] = BTCV_ORGANS
 
     @property
     def input_channels(self) -> int:
-        """Image, foreground and background map; then, where used, previous mask and two barrier maps."""
-        return 3 + int(self.previous_mask) + 2 * int(self.barrier_scale > 0)
+        """Image, foreground and background map; then, where used, previous mask, barrier maps and walker maps."""
+        return 3 + int(self.previous_mask) + 2 * int(self.barrier_scale > 0) + len(self.walker_sigmas)
 
     def to_json(self) -> str:
         """A JSON object of all attributes."""

@@ -12,6 +12,9 @@ INVERT_PROBABILITY = 0.1
 WARP_PROBABILITY = 0.5
 MAX_TILT_DEGREES = 30.0
 MAX_BEND = 0.12
+COARSEN_PROBABILITY = 0.3
+COARSE_MM = (1.0, 5.0)
+LEAST_COARSENING = 1.3
 
 
 def turn(image: Tensor, truth: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -46,6 +49,33 @@ def warp(image: Tensor, truth: Tensor, generator: np.random.Generator) -> tuple[
     grid = grid + bend * torch.stack([smooth_field(image.shape, knots, generator) for _ in range(3)], dim=-1)
     both = torch.stack((image, truth.float()))[None]
     image, truth = functional.grid_sample(both, grid, padding_mode="border", align_corners=False)[0]
+    return image, truth > 0.5
+
+
+def coarsen(
+    image: Tensor, truth: Tensor, spacing_mm: tuple[float, float, float], generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Both patches (i, j, k) as a scanner with larger voxels would have stored them; half of the time in thick slices.
+
+    Args:
+        image, truth: as they are.
+        spacing_mm: voxel edges of the patches.
+        generator: source of randomness.
+    """
+    if generator.random() >= COARSEN_PROBABILITY:
+        return image, truth
+    edges_mm = np.full(3, np.exp(generator.uniform(*np.log(COARSE_MM))))
+    if generator.random() < 0.5:
+        thick = int(generator.integers(3))
+        edges_mm[np.arange(3) != thick] = 0.0
+    steps = np.maximum(edges_mm / np.array(spacing_mm), 1.0)
+    if steps.max() < LEAST_COARSENING:
+        return image, truth
+    shape = [max(2, round(extent / step)) for extent, step in zip(image.shape, steps, strict=True)]
+    both = torch.stack((image, truth.float()))[None]
+    stored = functional.interpolate(both, size=shape, mode="area")
+    stored[:, 1] = (stored[:, 1] > 0.5).float()
+    image, truth = functional.interpolate(stored, size=tuple(image.shape), mode="trilinear")[0]
     return image, truth > 0.5
 
 

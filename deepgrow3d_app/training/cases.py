@@ -1,35 +1,33 @@
-"""Labelled cases as training wants them, and how often each is drawn."""
+"""Labelled cases as training wants them, and how often each is drawn. Voxels stay on disk until they are looked at."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import ndimage
 
 from deepgrow3d_app.cases.folders import find_cases
-from deepgrow3d_app.cases.labelled_case import voxel_counts
+from deepgrow3d_app.cases.labelled_case import LabelledCase, voxel_counts
 from deepgrow3d_app.cases.layouts.case_folder import find_case_folder
 from deepgrow3d_app.cases.layouts.prepared_folder import find_prepared_folder
 from deepgrow3d_app.cases.preparation import MIN_STRUCTURE_VOXELS
-from deepgrow3d_app.cases.resample import in_ras_order
+from deepgrow3d_app.cases.prepare import prepare_cases
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.model.intensity import IntensityWindow
-from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.volume.geometry import Spacing
+from deepgrow3d_app.volume.geometry import Shape, Spacing
 
 SHARE_EXPONENT = 0.35
 SIZE_EXPONENT = 0.25
-COARSER_MM = ((3.0, 3.0, 3.0), (1.5, 1.5, 5.0))
-"""Other scanners and protocols that a case can stand for: low resolution, and thick slices."""
-MIN_COARSER_VOXELS = 20_000
+
+Tell = Callable[[str], None]
+"""Called with a line for people to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,48 +42,44 @@ class Structure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingCase:
-    """An image and its label map, both in RAS order.
+    """What is kept in memory of a case in RAS order: not its voxels.
 
     Attributes:
-        image: int16 (i, j, k).
-        labels: uint8 (i, j, k), 0 for background.
+        source: a prepared case.
+        shape: of its arrays.
         spacing_mm: voxel edges.
         window: which stored values are which intensities.
         structures: those large enough to learn from.
     """
 
-    image: npt.NDArray[np.int16]
-    labels: npt.NDArray[np.uint8]
+    source: CaseSource
+    shape: Shape
     spacing_mm: Spacing
     window: IntensityWindow
     structures: tuple[Structure, ...]
+
+    @classmethod
+    def of(cls, source: CaseSource, spec: ModelSpec) -> TrainingCase:
+        """The case of a prepared ``source``.
+
+        Raises:
+            UnreadableVolume, LabelMismatch: its files are damaged.
+        """
+        case = source.load()
+        window = IntensityWindow.of(case.volume, spec.window_hu, spec.compress_tails)
+        return cls(source, case.volume.shape, case.volume.spacing_mm, window, _structures(case.labels))
+
+    def open(self) -> LabelledCase:
+        """Its arrays, mapped into memory anew: what is read of them is given back with the last reference.
+
+        A map that stayed open would keep every page that was ever read among the memory of the process.
+        """
+        return self.source.load()
 
     def draw_structure(self, generator: np.random.Generator) -> Structure:
         """One at random, the larger ones somewhat more often."""
         weights = np.array([structure.voxels for structure in self.structures], float) ** SIZE_EXPONENT
         return self.structures[int(generator.choice(len(self.structures), p=weights / weights.sum()))]
-
-
-def load_case(source: CaseSource, spec: ModelSpec) -> TrainingCase:
-    """One case from its files; the arrays of a prepared case stay on disk, mapped into memory.
-
-    Raises:
-        InvalidInput: a file cannot be read.
-        LabelMismatch: the labels do not lie on the image's grid.
-        TrainingError: no structure is large enough.
-    """
-    stored = source.load()
-    window = IntensityWindow.of(stored.volume, spec.window_hu, spec.compress_tails)
-    case = in_ras_order(stored)
-    labels = np.ascontiguousarray(case.labels)
-    structures = _structures(labels)
-    if not structures:
-        raise TrainingError(
-            f"'{source.labels}' has no structure of at least {MIN_STRUCTURE_VOXELS} voxels to learn from. "
-            "Leave the case out."
-        )
-    image = np.ascontiguousarray(case.volume.array)
-    return TrainingCase(image, labels, case.volume.spacing_mm, window, structures)
 
 
 def _structures(labels: npt.NDArray[np.uint8]) -> tuple[Structure, ...]:
@@ -97,47 +91,31 @@ def _structures(labels: npt.NDArray[np.uint8]) -> tuple[Structure, ...]:
     )
 
 
-def coarser(case: TrainingCase, spacing_mm: Spacing) -> TrainingCase | None:
-    """``case`` as a scanner with voxels of ``spacing_mm`` would have stored it, never finer than it is.
+@dataclass(frozen=True, slots=True)
+class CaseGroup:
+    """One data set: the cases that are trained on, and those that are kept for validation."""
 
-    Returns:
-        ``None`` where that is nearly the same grid, or one too small to be worth learning from.
-    """
-    edges = tuple(max(new, old) for new, old in zip(spacing_mm, case.spacing_mm, strict=True))
-    shape = tuple(
-        max(1, round(n * old / new)) for n, old, new in zip(case.image.shape, case.spacing_mm, edges, strict=True)
-    )
-    whole = (shape[0], shape[1], shape[2])
-    if np.prod(whole) < MIN_COARSER_VOXELS or np.prod(whole) > 0.7 * case.image.size:
-        return None
-    roi = Roi(
-        (-0.5, -0.5, -0.5),
-        tuple(old / new for old, new in zip(case.image.shape, whole, strict=True)),
-        whole,
-        case.image.shape,
-    )
-    image = roi.crop(case.image, 0.0).round().to(torch.int16).numpy()
-    nearest = (
-        ((np.arange(count) + 0.5) * step - 0.5).round().astype(int) for count, step in zip(whole, roi.step, strict=True)
-    )
-    labels = np.ascontiguousarray(case.labels[np.ix_(*nearest)])
-    structures = _structures(labels)
-    di, dj, dk = (step * edge for step, edge in zip(roi.step, case.spacing_mm, strict=True))
-    return TrainingCase(image, labels, (di, dj, dk), case.window, structures) if structures else None
+    name: str
+    training: tuple[TrainingCase, ...]
+    validation: tuple[TrainingCase, ...]
 
 
 class CasePool:
-    """Cases in groups (a data set each), drawn so that neither large nor rich sets drown the others.
+    """The training cases of all groups, drawn so that neither large nor rich sets drown the others.
 
-    A group's share of the draws grows with its number of different structures to the power 0.35.
+    A group's share of the draws grows with its number of labelled structures, over all its cases, to the
+    power 0.35.
+
+    Raises:
+        TrainingError: there is no case to train on.
     """
 
-    def __init__(self, groups: Sequence[Sequence[TrainingCase]]) -> None:
-        if not groups:
-            raise TrainingError("There is no case to train on. Name at least one case folder.")
-        self.groups = groups
-        kinds = np.array([len({s.value for case in group for s in case.structures}) for group in groups], float)
-        self.shares = kinds**SHARE_EXPONENT / (kinds**SHARE_EXPONENT).sum()
+    def __init__(self, groups: Sequence[CaseGroup]) -> None:
+        self.groups = [group.training for group in groups if group.training]
+        if not self.groups:
+            raise TrainingError("There is no case to train on. Name at least one folder with labelled cases.")
+        structures = np.array([sum(len(case.structures) for case in group) for group in self.groups], float)
+        self.shares = structures**SHARE_EXPONENT / (structures**SHARE_EXPONENT).sum()
 
     def draw(self, generator: np.random.Generator) -> TrainingCase:
         """A case at random."""
@@ -145,48 +123,83 @@ class CasePool:
         return group[int(generator.integers(len(group)))]
 
 
-def load_group(folder: Path, spec: ModelSpec, held_out: int) -> list[TrainingCase]:
-    """The cases of a folder that are trained on, in any layout of :func:`~deepgrow3d_app.cases.folders.find_cases`.
+def load_group(
+    folder: Path,
+    spec: ModelSpec,
+    held_out: int,
+    cache: Path,
+    tell: Tell = lambda line: None,
+    prepares: bool = True,
+) -> CaseGroup:
+    """The cases of a folder, in any layout of :func:`~deepgrow3d_app.cases.folders.find_cases`.
 
-    A case folder is also seen as coarser scanners would have stored it, and never held out. A prepared folder
-    says itself which cases are trained on.
+    A prepared folder is read where it lies, and says itself which cases are kept for validation. Others are
+    prepared in ``cache`` with their own voxels. A case folder is never held out.
 
     Args:
         folder: the cases of one data set.
         spec: says how intensities are read.
-        held_out: how many cases of any other layout, the last ones by name, are left out for validation.
+        held_out: how many cases of any other layout, the last ones by name, are kept for validation.
+        cache: a folder for prepared arrays; what it holds from an earlier call is used again.
+        tell: told what is wrong with cases that are left out.
+        prepares: whether ``cache`` is filled; else an earlier call filled it, and nothing is written.
 
     Raises:
         NotFound: no such folder, or no labelled cases in it.
-        InvalidInput: a case cannot be read.
         TrainingError: nothing left to train on.
     """
-    if alone := find_case_folder(folder):
-        case = load_case(alone[0], spec)
-        return [case, *(other for mm in COARSER_MM if (other := coarser(case, mm)) is not None)]
-    sources = find_prepared_folder(folder, "training")
-    if sources is None:
-        found = find_cases(folder)
-        sources = found[: max(0, len(found) - held_out)]
-        if not sources:
+    name = folder.resolve().name
+    training, validation = find_prepared_folder(folder, "training"), find_prepared_folder(folder, "validation")
+    if training is None or validation is None:
+        found = _prepared(folder, cache, tell) if prepares else find_prepared_folder(cache) or []
+        count = 0 if find_case_folder(folder) else held_out
+        training, validation = found[: max(0, len(found) - count)], found[max(0, len(found) - count) :]
+        if not training:
             raise TrainingError(
-                f"Nothing is left of '{folder}' to train on: it has {len(found)} cases, and the last {held_out} are "
+                f"Nothing is left of '{folder}' to train on: it has {len(found)} cases, and the last {count} are "
                 f"held out. Hold out at most {len(found) - 1}."
             )
-    elif not sources:
+    elif not training:
         raise TrainingError(f"No case in '{folder}' is for training. Prepare more, or a smaller share for validation.")
-    return [load_case(source, spec) for source in sources]
+    group = CaseGroup(
+        name, _with_structures(training, spec, tell), _with_structures(validation, spec, lambda line: None)
+    )
+    if not group.training:
+        raise TrainingError(
+            f"No case in '{folder}' has a structure of at least {MIN_STRUCTURE_VOXELS} voxels to learn from. "
+            "Leave the folder out."
+        )
+    return group
 
 
-def describe_groups(folders: Sequence[Path], groups: Sequence[Sequence[TrainingCase]]) -> str:
-    """Which data a model has seen, as JSON: folder names, cases and structures."""
+def _prepared(folder: Path, cache: Path, tell: Tell) -> list[CaseSource]:
+    report = prepare_cases(sorted(find_cases(folder), key=lambda source: source.name), cache, None, 0.0)
+    for fault in report.left_out:
+        tell(f"left out: {fault.case}: {fault.message}")
+    sources = find_prepared_folder(cache)
+    if not sources:
+        reason = report.left_out[0].message if report.left_out else "it is empty"
+        raise TrainingError(f"No case in '{folder}' can be used: {reason}")
+    return sources
+
+
+def _with_structures(sources: Sequence[CaseSource], spec: ModelSpec, tell: Tell) -> tuple[TrainingCase, ...]:
+    cases = [TrainingCase.of(source, spec) for source in sources]
+    for case in cases:
+        if not case.structures:
+            tell(f"left out: {case.source.name} has no structure of at least {MIN_STRUCTURE_VOXELS} voxels")
+    return tuple(case for case in cases if case.structures)
+
+
+def describe_groups(groups: Sequence[CaseGroup]) -> str:
+    """Which data a model has seen, as JSON: folder names, training cases and structures."""
     return json.dumps(
         [
             {
-                "name": folder.name,
-                "cases": len(group),
-                "structures": len({s.value for c in group for s in c.structures}),
+                "name": group.name,
+                "cases": len(group.training),
+                "structures": len({s.value for case in group.training for s in case.structures}),
             }
-            for folder, group in zip(folders, groups, strict=True)
+            for group in groups
         ]
     )

@@ -11,15 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.model.region import bounded_zoom
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.training.augment import change_appearance, turn, warp
+from deepgrow3d_app.training.augment import change_appearance, coarsen, turn, warp
 from deepgrow3d_app.training.cases import CasePool, Structure, TrainingCase
 from deepgrow3d_app.training.phantom import paste_structure, random_scene
+from deepgrow3d_app.training.plan import TrainingPlan
+from deepgrow3d_app.volume.volume import Mask
 
 MIN_TARGET_VOXELS = 40
-MAX_ATTEMPTS = 20
+MAX_ATTEMPTS = 50
+FILLED_SHARES = (0.14, 1.3)
+"""How much of the region's longest edge a structure takes up: least and most. Above 1, it is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,67 +34,88 @@ class Patch:
     Attributes:
         image: float32 (i, j, k), normalised intensities.
         truth: bool (i, j, k), never empty.
+        edge_mm: of its voxels, on average over the axes; of a made-up scene, any that a zoom could give.
     """
 
     image: Tensor
     truth: Tensor
+    edge_mm: float
 
 
 class PatchSource:
-    """An endless supply of patches.
+    """An endless supply of patches. It has no state: equal numbers give equal patches, in whatever order.
+
+    Of the synthetic patches of a plan, half lie in made-up scenes, half are pasted into real images.
 
     Args:
         pool: labelled cases.
-        spec: the patch that the network sees.
-        synthetic_share: how many of the patches have a made-up target: half of these in a made-up
-            scene, half pasted into a real image.
-        generator: source of all randomness.
+        plan: the patch that the network sees, and how it is made.
     """
 
-    def __init__(self, pool: CasePool, spec: ModelSpec, synthetic_share: float, generator: np.random.Generator) -> None:
+    def __init__(self, pool: CasePool, plan: TrainingPlan) -> None:
         self.pool = pool
-        self.spec = spec
-        self.synthetic_share = synthetic_share
-        self.generator = generator
+        self.spec: ModelSpec = plan.spec
+        self.recipe = plan.recipe
 
-    def draw(self) -> Patch:
-        """A new patch with a target of at least ``MIN_TARGET_VOXELS``."""
+    def draw(self, slot: int, number: int) -> Patch:
+        """The patch ``number`` that the annotator ``slot`` works on, with a target of ``MIN_TARGET_VOXELS`` or more.
+
+        Raises:
+            TrainingError: no target is large enough.
+        """
+        generator = np.random.default_rng([self.recipe.seed, slot, number])
         for _ in range(MAX_ATTEMPTS):
-            image, truth = self._draw_once()
-            if int(truth.sum()) >= MIN_TARGET_VOXELS:
-                image, truth = turn(image, truth, self.generator)
-                return Patch(change_appearance(image, self.generator), truth)
-        raise RuntimeError("no target in 20 patches: the cases' structures are smaller than a patch voxel")
+            patch = self._draw_once(generator)
+            if int(patch.truth.sum()) >= MIN_TARGET_VOXELS:
+                if not self.recipe.is_augmented:
+                    return patch
+                image, truth = turn(patch.image, patch.truth, generator)
+                return Patch(change_appearance(image, generator), truth, patch.edge_mm)
+        raise TrainingError(
+            f"In {MAX_ATTEMPTS} patches there was no target of {MIN_TARGET_VOXELS} voxels or more: the structures are "
+            f"small for the patch's voxels of {self.spec.spacing_mm} mm. Choose a spec with a finer spacing."
+        )
 
-    def _draw_once(self) -> tuple[Tensor, Tensor]:
-        kind = self.generator.random()
-        if kind < self.synthetic_share / 2:
-            return random_scene(self.spec.patch_shape, self.generator)
-        case = self.pool.draw(self.generator)
-        image, truth = warp(*self._cut(case, case.draw_structure(self.generator)), self.generator)
-        if kind < self.synthetic_share:
-            return paste_structure(image, self.generator)
-        return image, truth
+    def _draw_once(self, generator: np.random.Generator) -> Patch:
+        kind = generator.random()
+        if kind < self.recipe.synthetic_share / 2:
+            zoom = np.exp(generator.uniform(np.log(self.spec.min_zoom), np.log(self.spec.max_zoom)))
+            return Patch(*random_scene(self.spec.patch_shape, generator), _mean(self.spec.spacing_mm) * float(zoom))
+        case = self.pool.draw(generator)
+        patch = self._cut(case, case.draw_structure(generator), generator)
+        if kind < self.recipe.synthetic_share:
+            return Patch(*paste_structure(patch.image, generator), patch.edge_mm)
+        return patch
 
-    def _cut(self, case: TrainingCase, structure: Structure) -> tuple[Tensor, Tensor]:
+    def _cut(self, case: TrainingCase, structure: Structure, generator: np.random.Generator) -> Patch:
         """A region about a structure, at a zoom that its size suggests, give or take."""
-        generator = self.generator
         low, high = np.array(structure.low), np.array(structure.high)
         size_mm = float(((high - low) * np.array(case.spacing_mm)).max())
         region_mm = np.array(self.spec.patch_shape) * np.array(self.spec.spacing_mm)
-        filled = np.exp(generator.uniform(np.log(0.2), np.log(1.3)))
-        zoom = bounded_zoom(self.spec, size_mm / (filled * region_mm.max()), case.image.shape, case.spacing_mm)
-        stretch = np.exp(generator.uniform(-0.2, 0.2, 3)) * zoom
-        edges = np.array(self.spec.spacing_mm) * stretch
+        filled = np.exp(generator.uniform(*np.log(FILLED_SHARES)))
+        zoom = bounded_zoom(self.spec, size_mm / (filled * region_mm.max()), case.shape, case.spacing_mm)
+        edges_mm = np.array(self.spec.spacing_mm) * zoom
+        if self.recipe.is_augmented:
+            edges_mm *= np.exp(generator.uniform(-0.2, 0.2, 3))
         # The first region is centred on a click, later ones on the mask: both are somewhere in its box.
         centre = low + generator.beta(2, 2, 3) * (high - low)
-        roi = Roi.around(tuple(centre), self.spec.patch_shape, tuple(edges), case.image.shape, case.spacing_mm)
-        image = case.window.normalise(roi.crop(case.image, case.window.darkest))
-        return image, _crop_label(roi, case, structure.value)
+        roi = Roi.around(tuple(centre), self.spec.patch_shape, tuple(edges_mm), case.shape, case.spacing_mm)
+        opened = case.open()
+        image = case.window.normalise(roi.crop(opened.volume.array, case.window.darkest))
+        truth = _crop_label(roi, opened.labels, structure.value)
+        if self.recipe.is_augmented:
+            image, truth = coarsen(image, truth, tuple(edges_mm), generator)
+            image, truth = warp(image, truth, generator)
+        return Patch(image, truth, _mean(tuple(edges_mm)))
 
 
-def _crop_label(roi: Roi, case: TrainingCase, value: int) -> Tensor:
-    inside = np.zeros(case.labels.shape, dtype=np.uint8)
+def _crop_label(roi: Roi, labels: Mask, value: int) -> Tensor:
+    inside = np.zeros(labels.shape, dtype=np.uint8)  # costs memory only where it is written to
     box = roi.source_box
-    inside[box] = case.labels[box] == value
+    inside[box] = labels[box] == value
     return roi.crop(inside, 0.0) > 0.5
+
+
+def _mean(spacing_mm: tuple[float, ...]) -> float:
+    """Of the three edges: that of a cube of the same volume."""
+    return float(np.prod(spacing_mm) ** (1 / 3))

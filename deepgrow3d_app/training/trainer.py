@@ -1,90 +1,57 @@
-"""The training loop: annotators at work on many patches at once, the network learning from each answer."""
+"""The training step: annotators click on many patches at once, the network learns from each answer."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepgrow3d_app.click.guidance import Point
-from deepgrow3d_app.click.simulator import ClickSimulator
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.model.checkpoint import Checkpoint, load_weights, weights_of
+from deepgrow3d_app.model.checkpoint import load_weights
 from deepgrow3d_app.model.engine import reduced_precision
-from deepgrow3d_app.model.inputs import network_inputs
 from deepgrow3d_app.model.network import build_network, on_device
-from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.training.annotation import AnnotationBatch
+from deepgrow3d_app.training.average import WeightAverage
 from deepgrow3d_app.training.loss import dice_cross_entropy
-from deepgrow3d_app.training.patches import Patch, PatchSource
+from deepgrow3d_app.training.patches import PatchSource
+from deepgrow3d_app.training.plan import TrainingPlan
+from deepgrow3d_app.training.ranks import Ranks
 
 MAX_SKIPPED_STEPS = 20
-REPORT_STEPS = 20
-MAX_GRADIENT_NORM = 12.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        minutes: wall-clock budget; the learning rate falls to 0 towards its end.
-        batch_size: patches per step, each at its own number of clicks.
-        learning_rate: peak, after ``warmup_steps``.
-        weight_decay: of AdamW.
-        warmup_steps: over which the learning rate rises linearly.
-        max_clicks: an annotator leaves a patch after 1 to this many clicks, at random.
-        forget_probability: how often the previous mask is withheld, so that a cold start works.
-        synthetic_share: patches with made-up targets.
-        average_decay: of the moving average of the weights, which is what is saved.
-        seed: of all randomness.
-    """
-
-    minutes: float = 60.0
-    batch_size: int = 2
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 100
-    max_clicks: int = 15
-    forget_probability: float = 0.2
-    synthetic_share: float = 0.35
-    average_decay: float = 0.998
-    seed: int = 0
+RECENT_LOSSES = 200
+RECENT_DICE = 100
+REPORTED_CLICKS = (1, 3, 5, 10, 15)
 
 
 @dataclass(slots=True)
-class Annotation:
-    """One patch under annotation: what has been clicked and what the network last answered."""
+class Recent:
+    """The latest losses, and the latest Dice values by number of clicks, of this process."""
 
-    patch: Patch
-    clicks_left: int
-    mask: Tensor
-    foreground: list[Point] = field(default_factory=list)
-    background: list[Point] = field(default_factory=list)
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
+    dice: dict[int, deque[float]] = field(
+        default_factory=lambda: {clicks: deque(maxlen=RECENT_DICE) for clicks in REPORTED_CLICKS}
+    )
 
+    def add(self, loss: float, dice: dict[int, list[float]]) -> None:
+        """One step's."""
+        self.losses.append(loss)
+        for clicks in self.dice.keys() & dice.keys():
+            self.dice[clicks].extend(dice[clicks])
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training stands; averages over the latest steps.
+    @property
+    def mean_loss(self) -> float:
+        """NaN before the first step."""
+        return float(np.mean(self.losses)) if self.losses else float("nan")
 
-    Attributes:
-        step: gradient steps done.
-        elapsed_s, budget_s: wall-clock time used and allowed.
-        loss: of the latest steps.
-        dice: mean training Dice after 1, 3 and 5 clicks, those that there were.
-    """
-
-    step: int
-    elapsed_s: float
-    budget_s: float
-    loss: float
-    dice: dict[int, float]
+    @property
+    def mean_dice(self) -> dict[int, float]:
+        """Of those numbers of clicks that there were."""
+        return {clicks: float(np.mean(values)) for clicks, values in self.dice.items() if values}
 
 
 class Trainer:
@@ -95,169 +62,117 @@ class Trainer:
     answer becomes the previous mask of his next click. So a gradient is taken at every number of clicks,
     no forward pass is spent without one, and a batch mixes first clicks with late corrections.
 
+    Several processes share the slots out among them. What they compute together is what one would compute
+    alone with the whole batch, but for rounding.
+
     Args:
-        spec: what is trained.
-        recipe: how.
+        plan: what is trained, and how.
         patches: endless supply.
-        device: where the network computes; annotators click on the CPU.
-        weights: where to start from; random where ``None``.
+        ranks: this process and the others.
+        weights: where to start from; random, by the recipe's seed, where ``None``.
+
+    Attributes:
+        step: gradient steps done.
     """
 
     def __init__(
-        self,
-        spec: ModelSpec,
-        recipe: Recipe,
-        patches: PatchSource,
-        device: torch.device,
-        weights: dict[str, Tensor] | None = None,
+        self, plan: TrainingPlan, patches: PatchSource, ranks: Ranks, weights: dict[str, Tensor] | None = None
     ) -> None:
-        torch.manual_seed(recipe.seed)
-        self.spec = spec
-        self.recipe = recipe
-        self.patches = patches
-        self.device = device
-        self.generator = np.random.default_rng(recipe.seed)
-        self.simulator = ClickSimulator(spec.spacing_mm, "sampled", self.generator)
-        self.expert = ClickSimulator(spec.spacing_mm, "deepest")
-        self.network = build_network(spec)
+        torch.manual_seed(plan.recipe.seed)
+        self.plan = plan
+        self.ranks = ranks
+        network = build_network(plan.spec)
         if weights is not None:
-            load_weights(self.network, weights)
-        self.network = on_device(self.network, device)
-        self.average = _averaged(self.network, recipe.average_decay)
+            load_weights(network, weights)
+        self.network = on_device(network, ranks.device)
+        self.parallel = ranks.parallel(self.network)
+        self.average = WeightAverage(self.network, plan.recipe.average_decay)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.network.parameters(), lr=plan.recipe.learning_rate, weight_decay=plan.recipe.weight_decay
         )
-        self.annotations = [self._new_annotation() for _ in range(recipe.batch_size)]
+        self.batch = AnnotationBatch(patches, plan, ranks.slots(plan.recipe.batch_size), ranks.device)
+        self.recent = Recent()
         self.step = 0
         self._skipped = 0
-        self._losses: list[float] = []
-        self._dice: dict[int, list[float]] = {1: [], 3: [], 5: []}
 
-    def train(
-        self, output: Path, origin: dict[str, str], report: Callable[[Progress], None], save_every_s: float = 300.0
-    ) -> Path:
-        """Train for the recipe's time; save ``output`` now and then, and at the end.
+    def train_step(self, done: float = 0.0) -> float:
+        """One click by every annotator, one answer each, one gradient step.
 
         Args:
-            output: the checkpoint; a log of JSON lines is written beside it.
-            origin: what the checkpoint says of itself; steps and recipe are added.
-            report: told every ``REPORT_STEPS`` steps where training stands.
-            save_every_s: seconds between two saves.
+            done: share of the budget that is used up, which sets the learning rate.
+
+        Returns:
+            The loss, the mean over all processes; NaN where the step was skipped because the loss or its
+            gradient was not finite.
 
         Raises:
-            TrainingError: the loss stays non-finite.
+            TrainingError: that happened ``MAX_SKIPPED_STEPS`` times in a row.
         """
-        started = saved = time.monotonic()
-        budget_s = self.recipe.minutes * 60
-        log_file = output.with_suffix(".log.jsonl")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with log_file.open("a", encoding="utf-8") as log:
-            while (elapsed_s := time.monotonic() - started) < budget_s:
-                self._set_learning_rate(elapsed_s / budget_s)
-                if math.isfinite(self.train_step()) and self.step % REPORT_STEPS == 0:
-                    progress = self.progress(elapsed_s, budget_s)
-                    report(progress)
-                    log.write(json.dumps(asdict(progress)) + "\n")
-                    log.flush()
-                if time.monotonic() - saved > save_every_s:
-                    self._save(output, origin)
-                    saved = time.monotonic()
-        self._save(output, origin)
-        return output
-
-    def train_step(self) -> float:
-        """One click by every annotator, one answer each, one gradient step; returns the loss."""
-        for annotation in self.annotations:
-            self._click(annotation)
-        inputs = torch.stack([self._inputs(annotation) for annotation in self.annotations])
-        truth = torch.stack([annotation.patch.truth for annotation in self.annotations]).to(self.device)
-        inputs = inputs.to(self.device, memory_format=torch.channels_last_3d)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(done)
+        self.batch.click()
+        inputs = self.batch.inputs().contiguous(memory_format=torch.channels_last_3d)
         # Gradients underflow in float16; bfloat16 has the range of float32.
-        dtype = torch.bfloat16 if reduced_precision(self.device) is torch.bfloat16 else None
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = self.network(inputs)[:, 0]
-        loss = dice_cross_entropy(logits, truth)
+        device = self.ranks.device
+        dtype = torch.bfloat16 if reduced_precision(device) is torch.bfloat16 else None
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            logits = self.parallel(inputs)[:, 0]
+        loss = dice_cross_entropy(logits, self.batch.truths)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        gradient = nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        gradient = nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.recipe.max_gradient_norm)
+        mean_loss = self.ranks.mean(loss.detach().clone())
         # A finite loss is not enough: bfloat16 convolutions of oneDNN at times return weight gradients
         # with NaN for feature maps of 2 x 2 x 2 voxels, and one such step would spoil the weights for good.
-        if not bool(torch.isfinite(loss + gradient)):
+        if not bool(torch.isfinite(mean_loss + gradient)):
             self._skip_step()
             return float("nan")
         self.optimizer.step()
-        self.average.update_parameters(self.network)
+        self.average.update(self.network)
         self.step += 1
         self._skipped = 0
-        self._remember(float(loss.detach()), (logits.detach() > 0).cpu())
-        return self._losses[-1]
+        self.recent.add(float(mean_loss), self.batch.answer(logits.detach() > 0))
+        return float(mean_loss)
 
-    def progress(self, elapsed_s: float, budget_s: float) -> Progress:
-        """Averages over the latest 200 losses and 100 Dice values of each kind."""
-        dice = {clicks: float(np.mean(values[-100:])) for clicks, values in self._dice.items() if values}
-        return Progress(self.step, elapsed_s, budget_s, float(np.mean(self._losses[-200:])), dice)
+    def learning_rate(self, done: float) -> float:
+        """Linear warm-up, then a cosine to 0 at the end of the budget."""
+        recipe = self.plan.recipe
+        warm = min(1.0, (self.step + 1) / recipe.warmup_steps)
+        return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
 
-    def _new_annotation(self) -> Annotation:
-        patch = self.patches.draw()
-        clicks = int(self.generator.integers(1, self.recipe.max_clicks + 1))
-        return Annotation(patch, clicks, torch.zeros(self.spec.patch_shape, dtype=torch.bool))
+    def state(self) -> dict[str, Any]:
+        """Everything that :meth:`restore` needs to go on as if there had been no interruption."""
+        return {
+            "step": self.step,
+            "skipped": self._skipped,
+            "network": self.network.state_dict(),
+            "average": self.average.weights,
+            "updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "annotations": self.ranks.gathered(self.batch.state()),
+            "losses": list(self.recent.losses),
+            "dice": {clicks: list(values) for clicks, values in self.recent.dice.items()},
+        }
 
-    def _click(self, annotation: Annotation) -> None:
-        """The next click where the mask is wrong; a mask without fault gets none."""
-        taken = [(int(i), int(j), int(k)) for i, j, k in annotation.foreground + annotation.background]
-        simulator = self.expert if self.generator.random() < 0.3 else self.simulator
-        click = simulator.next_click(annotation.patch.truth.numpy(), annotation.mask.numpy(), taken)
-        if click is not None:
-            (annotation.foreground if click.is_positive else annotation.background).append(
-                (float(click.index[0]), float(click.index[1]), float(click.index[2]))
-            )
-
-    def _inputs(self, annotation: Annotation) -> Tensor:
-        previous = annotation.mask.float()
-        if self.generator.random() < self.recipe.forget_probability:
-            previous = torch.zeros_like(previous)
-        return network_inputs(annotation.patch.image, annotation.foreground, annotation.background, previous, self.spec)
-
-    def _remember(self, loss: float, masks: Tensor) -> None:
-        """Keep what the annotators see next, and the statistics."""
-        self._losses.append(loss)
-        for slot, (annotation, mask) in enumerate(zip(self.annotations, masks, strict=True)):
-            clicks = len(annotation.foreground) + len(annotation.background)
-            if clicks in self._dice:
-                truth = annotation.patch.truth
-                self._dice[clicks].append(float(2 * (mask & truth).sum() / (mask.sum() + truth.sum())))
-            annotation.mask = mask
-            annotation.clicks_left -= 1
-            if annotation.clicks_left == 0:
-                self.annotations[slot] = self._new_annotation()
-
-    def _set_learning_rate(self, done: float) -> None:
-        """Linear warm-up, then a cosine to 0 over the time budget."""
-        warm = min(1.0, (self.step + 1) / self.recipe.warmup_steps)
-        rate = self.recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave; a batch may be shared by another number of processes."""
+        self.step, self._skipped = state["step"], state["skipped"]
+        self.network.load_state_dict(state["network"])
+        for name, weight in self.average.weights.items():
+            weight.copy_(state["average"][name])
+        self.average.updates = state["updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.batch.restore(state["annotations"])
+        self.recent = Recent()
+        self.recent.losses.extend(state["losses"])
+        for clicks, values in state["dice"].items():
+            self.recent.dice[clicks].extend(values)
 
     def _skip_step(self) -> None:
         self._skipped += 1
-        self.annotations = [self._new_annotation() for _ in self.annotations]
+        self.batch.leave()
         if self._skipped >= MAX_SKIPPED_STEPS:
             raise TrainingError(
                 f"The loss or its gradient was not finite in {self._skipped} steps in a row (step {self.step}). "
                 "Lower the learning rate, or check the images for absurd values."
             )
-
-    def _save(self, output: Path, origin: dict[str, str]) -> None:
-        weights = weights_of(self.average.module)
-        history = {"steps": str(self.step), "recipe": json.dumps(asdict(self.recipe))}
-        Checkpoint(self.spec, weights, {**origin, **history}).save(output)
-
-
-def _averaged(network: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """A moving average that follows quickly at first and slowly later."""
-
-    def blend(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        keep = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        return average + (1 - keep) * (current - average)
-
-    return torch.optim.swa_utils.AveragedModel(network, avg_fn=blend)

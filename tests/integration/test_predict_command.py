@@ -103,10 +103,12 @@ def test_an_output_that_cannot_be_written(launcher: Launcher, phantom: Phantom) 
 
 
 HELP = {
-    "": ("serve", "predict", "prepare", "train", "evaluate", "compare", "model-card"),
+    "": ("serve", "predict", "prepare", "train", "evaluate", "compare", "model-card", "import-weights", "export"),
     "serve": ("--studies", "--host", "--port", "--checkpoint", "3D Slicer"),
     "predict": ("--foreground", "--background", "--output", "I,J,K", "DICOM"),
-    "train": ("--output", "--minutes", "--start-from", "images/"),
+    "train": ("--output", "--minutes", "--steps", "--spec", "'seed'", "--resume", "--start-from", "torchrun"),
+    "import-weights": ("deepgrow_3d", "--output", ".safetensors"),
+    "export": ("--output", "MONAI bundle"),
     "evaluate": ("--structures", "--clicks", "--checkpoint", "structures.json", "--noisy", "--server", "--method"),
     "prepare": ("BTCV", "Decathlon", "--spacing", "--workers", "validation"),
     "compare": ("results.json", "bootstrap"),

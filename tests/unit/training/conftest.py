@@ -1,13 +1,25 @@
+import dataclasses
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.training.cases import CasePool, load_group
+from deepgrow3d_app.training.patches import PatchSource
+from deepgrow3d_app.training.plan import Recipe, TrainingPlan
 
 
 @pytest.fixture
 def tiny_spec():
     return ModelSpec(channels=(4, 8, 8), patch_shape=(32, 32, 32), spacing_mm=(1.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def tiny_plan(tiny_spec):
+    """Patches of real cases only: a made-up one takes longer to make than to learn from."""
+    return TrainingPlan(tiny_spec, Recipe(warmup_steps=1, synthetic_share=0.0))
 
 
 @pytest.fixture
@@ -25,3 +37,27 @@ def case_folder(tmp_path):
     nib.save(nib.Nifti1Image(array, affine), folder / "image.nii.gz")
     nib.save(nib.Nifti1Image(labels, affine), folder / "labels.nii.gz")
     return folder
+
+
+@pytest.fixture
+def many_cases(case_folder, tmp_path):
+    """A folder of four case folders: a, b, c and d, all alike."""
+    for name in "abcd":
+        shutil.copytree(case_folder, tmp_path / "many" / name)
+    return tmp_path / "many"
+
+
+@pytest.fixture
+def group(case_folder, tiny_spec, tmp_path):
+    return load_group(case_folder, tiny_spec, 0, tmp_path / "cache")
+
+
+@pytest.fixture
+def make_patches(group, tiny_plan):
+    """``make_patches(seed=7)``: patches of the box, by the tiny plan with these changes to its recipe."""
+
+    def make(**changes):
+        recipe = dataclasses.replace(tiny_plan.recipe, **changes)
+        return PatchSource(CasePool([group]), dataclasses.replace(tiny_plan, recipe=recipe))
+
+    return make

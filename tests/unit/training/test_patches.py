@@ -1,32 +1,84 @@
 import numpy as np
+import pytest
 import torch
+from torch.nn import functional
 
-from deepgrow3d_app.training.augment import change_appearance, turn
-from deepgrow3d_app.training.cases import CasePool, load_group
-from deepgrow3d_app.training.patches import MIN_TARGET_VOXELS, PatchSource
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.training.augment import change_appearance, coarsen, turn, warp
+from deepgrow3d_app.training.patches import MIN_TARGET_VOXELS
 from deepgrow3d_app.training.phantom import paste_structure, random_scene, random_shape
 
 
-def test_image_and_truth_of_a_real_patch_stay_together(case_folder, tiny_spec):
+def same(first, second):
+    return (
+        torch.equal(first.image, second.image)
+        and torch.equal(first.truth, second.truth)
+        and first.edge_mm == second.edge_mm
+    )
+
+
+def agreement(a, b):
+    """Dice."""
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def test_image_and_truth_of_a_real_patch_stay_together(make_patches):
     """The structure is the only bright thing: wherever it is cut out and turned, the truth lies on it."""
-    pool = CasePool([load_group(case_folder, tiny_spec, held_out=0)])
-    source = PatchSource(pool, tiny_spec, synthetic_share=0.0, generator=np.random.default_rng(0))
-    for _ in range(20):
-        patch = source.draw()
-        inside, outside = patch.image[patch.truth], patch.image[~patch.truth]
+    source = make_patches()
+    for number in range(20):
+        patch = source.draw(0, number)
         assert patch.truth.sum() >= MIN_TARGET_VOXELS
-        assert abs(float(inside.median() - outside.median())) > 0.2
+        about = functional.max_pool3d(patch.truth[None].float(), 7, 1, 3)[0] > 0
+        inside, outside = patch.image[patch.truth].median(), patch.image[about & ~patch.truth].median()
+        assert abs(float(inside - outside)) > 0.2
+        looks_inside = (patch.image - inside).abs() < (patch.image - outside).abs()
+        assert agreement(looks_inside & about, patch.truth) > 0.8
 
 
-def test_patches_are_finite_never_empty_and_repeatable(case_folder, tiny_spec):
-    pool = CasePool([load_group(case_folder, tiny_spec, held_out=0)])
-    sources = [PatchSource(pool, tiny_spec, 0.5, np.random.default_rng(7)) for _ in range(2)]
-    for _ in range(10):
-        first, second = (source.draw() for source in sources)
-        assert torch.isfinite(first.image).all()
-        assert first.truth.any()
-        assert torch.equal(first.image, second.image)
-        assert torch.equal(first.truth, second.truth)
+def test_without_augmentation_intensities_are_those_of_the_window(make_patches):
+    """100 HU in a window from -160 to 240 HU is 0.3, -100 HU is -0.7."""
+    source = make_patches(is_augmented=False)
+    for number in range(5):
+        patch = source.draw(0, number)
+        assert float(patch.image[patch.truth].median()) == pytest.approx(0.3, abs=1e-4)
+        assert float(patch.image[~patch.truth].median()) == pytest.approx(-0.7, abs=1e-4)
+
+
+def test_without_augmentation_the_target_has_the_size_of_the_structure(make_patches):
+    """The box is 16 x 20 x 12 mm large; of a region that cuts it off, only a part is seen."""
+    source = make_patches(is_augmented=False)
+    volumes = np.array([(float(p.truth.sum()) * p.edge_mm**3) for p in (source.draw(0, n) for n in range(20))])
+    assert np.median(volumes) == pytest.approx(16 * 20 * 12, rel=0.1)
+    assert volumes.max() < 1.1 * 16 * 20 * 12
+
+
+def test_patches_are_finite_never_empty_and_of_the_patch_shape(make_patches):
+    source = make_patches(synthetic_share=0.5, seed=7)
+    for number in range(12):
+        patch = source.draw(3, number)
+        assert patch.image.shape == patch.truth.shape == (32, 32, 32)
+        assert (patch.image.dtype, patch.truth.dtype) == (torch.float32, torch.bool)
+        assert torch.isfinite(patch.image).all()
+        assert patch.truth.sum() >= MIN_TARGET_VOXELS
+        assert patch.edge_mm > 0
+
+
+def test_a_patch_is_known_by_its_slot_and_number_in_whatever_order_it_is_drawn(make_patches):
+    places = [(slot, number) for slot in range(2) for number in range(5)]
+    first, second = make_patches(synthetic_share=0.5, seed=7), make_patches(synthetic_share=0.5, seed=7)
+    forwards = {place: first.draw(*place) for place in places}
+    backwards = {place: second.draw(*place) for place in reversed(places)}
+    assert all(same(forwards[place], backwards[place]) for place in places)
+    assert same(first.draw(1, 2), forwards[1, 2])
+    different = [forwards[0, 0], forwards[0, 1], forwards[1, 0], make_patches(seed=8).draw(0, 0)]
+    assert not any(same(a, b) for n, a in enumerate(different) for b in different[:n])
+
+
+def test_structures_too_small_for_the_patch_are_refused(make_patches):
+    source = make_patches()
+    source.spec = source.spec.__class__(patch_shape=(32, 32, 32), spacing_mm=(20.0,) * 3, min_zoom=1.0)
+    with pytest.raises(TrainingError, match=r"no target of 40 voxels .*finer spacing"):
+        source.draw(0, 0)
 
 
 def test_turning_moves_image_and_truth_alike():
@@ -36,6 +88,57 @@ def test_turning_moves_image_and_truth_alike():
     for _ in range(20):
         turned, turned_truth = turn(image, truth, generator)
         assert torch.equal(turned % 7 == 0, turned_truth)
+        assert sorted(turned.flatten().tolist()) == sorted(image.flatten().tolist())
+
+
+@pytest.fixture
+def two_boxes():
+    """An image that is 1 in two boxes and 0 elsewhere, and where it is 1."""
+    truth = torch.zeros(24, 30, 36, dtype=torch.bool)
+    truth[5:13, 6:20, 8:24] = True
+    truth[15:21, 21:27, 4:12] = True
+    return truth.float(), truth
+
+
+def centre(truth):
+    return torch.nonzero(truth).float().mean(dim=0)
+
+
+def test_coarsening_keeps_the_grid_and_stays_aligned():
+    """Of boxes of 16 x 16 x 16 mm, voxels of up to 5 mm leave most, and move them to no side on average."""
+    generator = np.random.default_rng(0)
+    moved = []
+    for _ in range(150):
+        i, j, k = generator.integers(2, (22, 18, 10))
+        truth = torch.zeros(40, 36, 20, dtype=torch.bool)
+        truth[i : i + 16, j : j + 16, k : k + 8] = True
+        image, coarse = coarsen(truth.float(), truth, (1.0, 1.0, 2.0), generator)
+        assert image.shape == coarse.shape == truth.shape
+        # The image is a picture of the truth, and so it is of the coarse truth.
+        assert agreement(image > 0.5, coarse) > 0.75
+        assert agreement(truth, coarse) > 0.7
+        if not torch.equal(image, truth.float()):
+            moved.append(centre(coarse) - centre(truth))
+    assert 25 < len(moved) < 65  # three in ten, less those too fine to tell
+    assert torch.stack(moved).mean(dim=0).abs().max() < 0.3
+    assert torch.stack(moved).abs().max() < 1.6
+
+
+def test_coarsening_leaves_a_coarse_patch_alone(two_boxes):
+    image, truth = two_boxes
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        coarse, coarse_truth = coarsen(image, truth, (5.0, 5.0, 5.0), generator)
+        assert torch.equal(coarse, image)
+        assert torch.equal(coarse_truth, truth)
+
+
+def test_warping_moves_image_and_truth_alike(two_boxes):
+    image, truth = two_boxes
+    generator = np.random.default_rng(0)
+    warped = [warp(image, truth, generator) for _ in range(20)]
+    assert all(torch.equal(one > 0.5, mask) for one, mask in warped)
+    assert any(not torch.equal(mask, truth) for _, mask in warped)
 
 
 def test_appearance_changes_keep_the_grid():

@@ -1,0 +1,131 @@
+"""What each part of the default recipe is worth: short trainings that differ in one thing, scored alike.
+
+Every variant is trained from scratch for the same number of steps, on the same cases and with the same seed, and
+then clicked by the perfect user: on `ct-trunk`, which no variant has seen, and on held-out hippocampi. The base
+is the default plan with a patch of 64^3 voxels instead of 80^3, so that all of them are done in an hour or two on 2 CPU
+cores. Short trainings compare parts; they do not say how good a part gets with time. What is finished is kept, and
+another start goes on.
+
+    .venv/bin/python benchmarks/ablation.py CASES ... --hippocampus FOLDER --output docs/ablation.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+PROGRAM = [sys.executable, "-m", "deepgrow3d_app"]
+TRUNK = Path("sample-data/reference/ct-trunk")
+ORGANS = (
+    "spleen,kidney_right,kidney_left,gallbladder,liver,stomach,aorta,inferior_vena_cava,"
+    "portal_vein_and_splenic_vein,pancreas,adrenal_gland_right,adrenal_gland_left"
+)
+BASE: dict[str, dict[str, object]] = {
+    "spec": {"patch_shape": [64, 64, 64], "spacing_mm": [2.5, 2.5, 2.5], "barrier_reach": [32, 10]},
+    "recipe": {"warmup_steps": 40, "validation_structures": 1, "average_decay": 0.99},
+}
+VARIANTS: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
+    "base": ("64^3 voxels of 2.5 mm at zoom 1, otherwise the default plan", {}),
+    "no previous mask": (
+        "four inputs that tell of clicks, none of the mask before",
+        {"spec": {"previous_mask": False}},
+    ),
+    "Gaussians only": ("no barrier maps, no walkers", {"spec": {"barrier_scale": 0.0, "walker_sigmas": []}}),
+    "no walkers": ("Gaussians and barrier maps", {"spec": {"walker_sigmas": []}}),
+    "no barrier maps": ("Gaussians and walkers", {"spec": {"barrier_scale": 0.0}}),
+    "no pseudo-structures": ("real labels only", {"recipe": {"synthetic_share": 0.0}}),
+    "one click": ("annotators leave after their first click", {"recipe": {"max_clicks": 1}}),
+    "up to 5 clicks": ("annotators leave after 1 to 5 clicks, not 1 to 15", {"recipe": {"max_clicks": 5}}),
+    "patch 48^3": (
+        "the same region in 48^3 voxels of 3.33 mm",
+        {"spec": {"patch_shape": [48, 48, 48], "spacing_mm": [3.33, 3.33, 3.33], "barrier_reach": [24, 7]}},
+    ),
+    "fixed region": ("160 mm for every structure: no zoom", {"spec": {"min_zoom": 1.0, "max_zoom": 1.0}}),
+    "patch 80^3": (
+        "the same region in 80^3 voxels of 2 mm, as in the default plan",
+        {"spec": {"patch_shape": [80, 80, 80], "spacing_mm": [2.0, 2.0, 2.0], "barrier_reach": [40, 12]}},
+    ),
+    "precise annotators": (
+        "all click the deepest voxel",
+        {"recipe": {"policies": {"deepest": 1.0, "middle": 0.0, "inside": 0.0, "border": 0.0, "displaced": 0.0}}},
+    ),
+    "sigma 2 mm": ("narrower Gaussians", {"spec": {"sigma_mm": 2.0}}),
+    "mostly pseudo-structures": ("7 of 10 patches", {"recipe": {"synthetic_share": 0.7}}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="+", type=Path, help="what is trained on, as for `deepgrow3d train`")
+    parser.add_argument("--hippocampus", type=Path, required=True, help="scored as well; the last cases are held out")
+    parser.add_argument("--held-out", type=int, default=40)
+    parser.add_argument("--scored", type=int, default=6, help="of the held-out hippocampi")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where trainings go")
+    parser.add_argument("--output", type=Path, default=Path("docs/ablation.json"))
+    arguments = parser.parse_args()
+    rows = json.loads(arguments.output.read_text())["variants"] if arguments.output.exists() else []
+    for name, (meaning, changes) in VARIANTS.items():
+        if any(row["name"] == name for row in rows):
+            continue
+        scores = run(name, changes, arguments)
+        rows.append({"name": name, "meaning": meaning, "changes": changes, **scores})
+        command = " ".join(["benchmarks/ablation.py", *(Path(word).name for word in sys.argv[1:])])
+        content = {"command": command, "steps": arguments.steps, "base": BASE, "variants": rows}
+        arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    show(rows)
+
+
+def run(name: str, changes: dict[str, dict[str, object]], arguments: argparse.Namespace) -> dict[str, object]:
+    """Train and score one variant."""
+    folder = arguments.runs / name.replace(" ", "-").replace("^", "")
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {part: {**BASE[part], **changes.get(part, {})} for part in BASE}
+    (folder / "variant.json").write_text(json.dumps(plan), encoding="utf-8")
+    going_on = ["--resume"] if (folder / "run" / "state.pt").exists() else ["--spec", folder / "variant.json"]
+    seed = [] if going_on == ["--resume"] else ["--seed", arguments.seed]
+    budget = ["--steps", arguments.steps, "--held-out", arguments.held_out]
+    call("train", *arguments.cases, "--output", folder / "run", *budget, *seed, *going_on)
+    network = ["--checkpoint", folder / "run" / "model.safetensors"]
+    call("evaluate", TRUNK, "--structures", ORGANS, *network, "--output", folder / "trunk")
+    held_out = ["--held-out", arguments.scored, "--clicks", 5]
+    call("evaluate", arguments.hippocampus, *held_out, *network, "--output", folder / "hippocampus")
+    log = (folder / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return {
+        "trunk": mean_dice(folder / "trunk" / "summary.csv", (1, 3, 5, 10, 15)),
+        "hippocampus": mean_dice(folder / "hippocampus" / "summary.csv", (1, 3, 5)),
+        "training_s": json.loads(log[-1])["elapsed_s"],
+    }
+
+
+def call(command: str, *words: object) -> None:
+    subprocess.run([*PROGRAM, command, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def mean_dice(table: Path, clicks: tuple[int, ...]) -> dict[str, float]:
+    """Mean Dice by number of clicks."""
+    with table.open(encoding="utf-8", newline="") as file:
+        (mean,) = (row for row in csv.DictReader(file) if row["structure"] == "mean")
+    return {str(count): round(float(mean[f"dice_{count}"]), 3) for count in clicks}
+
+
+def show(rows: list[dict[str, object]]) -> None:
+    table = Table(title="mean Dice after clicks")
+    for title in ("variant", "ct-trunk 1 / 3 / 5 / 10 / 15", "hippocampus 1 / 3 / 5", "training s"):
+        table.add_column(title)
+    for row in rows:
+        dice = [" ".join(f"{value:.3f}" for value in row[data].values()) for data in ("trunk", "hippocampus")]
+        table.add_row(str(row["name"]), *dice, str(row["training_s"]))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What is trained and how: one frozen object, read once from a name or a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from deepgrow3d_app.click.batched import PolicyMix
+from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        batch_size: patches per step over all processes, each at its own number of clicks.
+        learning_rate: peak, after ``warmup_steps``; it falls along a cosine to 0 at the end of the budget.
+        weight_decay: of AdamW.
+        warmup_steps: over which the learning rate rises linearly.
+        max_clicks: an annotator leaves a patch after 1 to this many clicks, at random.
+        policies: how annotators choose their clicks.
+        forget_probability: how often the previous mask is withheld, so that a cold start works.
+        synthetic_share: patches with made-up targets (pseudo-structures).
+        is_augmented: whether patches are turned, bent, stretched, coarsened and changed in appearance.
+        average_decay: of the moving average of the weights, which is what is saved.
+        max_gradient_norm: longer gradients are shortened to this.
+        validate_every: steps between two validations.
+        validation_clicks: clicks by the perfect user on each structure in a validation.
+        validation_structures: at most so many are clicked, spread over the validation cases.
+        save_every: steps between two saves of the run's state.
+        seed: of all randomness.
+    """
+
+    batch_size: int = 2
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 100
+    max_clicks: int = 15
+    policies: PolicyMix = field(default_factory=PolicyMix)
+    forget_probability: float = 0.2
+    synthetic_share: float = 0.35
+    is_augmented: bool = True
+    average_decay: float = 0.998
+    max_gradient_norm: float = 12.0
+    validate_every: int = 1000
+    validation_clicks: int = 5
+    validation_structures: int = 12
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "warmup_steps", "max_clicks", "validate_every", "validation_clicks", "save_every"):
+            if getattr(self, name) < 1:
+                raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose at least 1.")
+        for name in ("forget_probability", "synthetic_share", "average_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a number from 0 to 1.")
+        if self.learning_rate <= 0:
+            raise InvalidRequest(f"The recipe's learning_rate is {self.learning_rate}. Choose a positive one.")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """A network's specification and the recipe to train it with."""
+
+    spec: ModelSpec
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def to_json(self) -> str:
+        """A JSON object, as :func:`read_plan` reads it."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+
+DEFAULT_PLAN = TrainingPlan(ModelSpec(walker_sigmas=(0.0225, 0.05)))
+
+SEED_PLAN = TrainingPlan(
+    CLASSIC_SPEC,
+    Recipe(
+        batch_size=1,
+        learning_rate=1e-4,
+        policies=PolicyMix(deepest=0.0, middle=1.0, inside=0.0, border=0.0, displaced=0.0),
+        synthetic_share=0.0,
+        is_augmented=False,
+        validation_clicks=15,
+    ),
+)
+"""The classic recipe: 128^3 patches at 1x1x3 mm placed by label, 15 clicks in training and in validation.
+
+Clicks are drawn as in MONAI's ``AddRandomGuidanced``, likelier towards the middle of the errors. One thing differs
+on purpose: there, 15 clicks are answered without a gradient and only the last answer is learnt from, so that a
+first click is never optimised. Here every answer is a training step.
+"""
+
+PLANS = {"default": DEFAULT_PLAN, "seed": SEED_PLAN}
+
+
+def read_plan(name: str) -> TrainingPlan:
+    """The plan called ``default`` or ``seed``, or the one in a JSON file.
+
+    A file holds ``{"spec": {..}, "recipe": {..}}``; what it leaves out is as in the default plan.
+
+    Args:
+        name: of a plan or a file.
+
+    Raises:
+        InvalidRequest: no such plan or file, or one that is not understood.
+    """
+    if name in PLANS:
+        return PLANS[name]
+    file = Path(name)
+    if not file.is_file():
+        raise InvalidRequest(f"There is no plan '{name}'. Choose {' or '.join(PLANS)}, or name a JSON file.")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        _refuse_unknown_names(content)
+        complete = {
+            part: {**values, **content.get(part, {})} for part, values in dataclasses.asdict(DEFAULT_PLAN).items()
+        }
+        plan: TrainingPlan = TypeAdapter(TrainingPlan).validate_python(complete)
+    except (ValueError, OSError) as error:
+        raise InvalidRequest(
+            f"'{file.name}' is no training plan: {_fault(error)}. Start from the default one."
+        ) from error
+    return plan
+
+
+def _refuse_unknown_names(content: object) -> None:
+    """A mistyped name would be passed over, and the default be trained instead."""
+    known = {"spec": ModelSpec, "recipe": Recipe}
+    if not isinstance(content, dict) or not content.keys() <= known.keys():
+        raise ValueError("it is not an object of 'spec' and 'recipe'")
+    parts = [(part, known[part], values) for part, values in content.items()]
+    recipe = content.get("recipe")
+    if isinstance(recipe, dict) and "policies" in recipe:
+        parts.append(("policies", PolicyMix, recipe["policies"]))
+    for part, kind, values in parts:
+        if not isinstance(values, dict):
+            raise ValueError(f"{part} is not an object")
+        names = {field.name for field in dataclasses.fields(kind)}
+        if unknown := sorted(values.keys() - names):
+            raise ValueError(f"{part} has no '{unknown[0]}'")
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

@@ -1,0 +1,99 @@
+"""The processes that train together: one, or several started by ``torchrun``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.model.engine import best_device
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number.
+        count: how many there are.
+        device: where it computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that logs and saves."""
+        return self.rank == 0
+
+    def slots(self, batch_size: int) -> range:
+        """The slots of the batch that this process works on.
+
+        Raises:
+            TrainingError: the batch cannot be shared out evenly.
+        """
+        if batch_size % self.count:
+            raise TrainingError(
+                f"A batch of {batch_size} patches cannot be shared evenly by {self.count} processes. "
+                f"Choose a multiple of {self.count}."
+            )
+        share = batch_size // self.count
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """``network`` as it computes the same gradient in all processes: the mean over the whole batch."""
+        return network if self.count == 1 else DistributedDataParallel(network)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all processes."""
+        if self.count > 1:
+            torch.distributed.all_reduce(value)
+            value /= self.count
+        return value
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true in any process; so all of them stop at the same step."""
+        return bool(self.mean(torch.tensor(float(value), device=self.device)) > 0)
+
+    def gathered(self, part: list[dict[str, object]]) -> list[dict[str, object]]:
+        """The lists of all processes, one after the other."""
+        if self.count == 1:
+            return part
+        parts: list[list[dict[str, object]]] = [[] for _ in range(self.count)]
+        torch.distributed.all_gather_object(parts, part)
+        return [item for each in parts for item in each]
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """This process as ``torchrun`` started it, or alone: NCCL between GPUs, gloo between CPUs.
+
+    When one process dies, the others fail at their next step, and ``torchrun`` ends them all.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks(0, 1, best_device())
+        return
+    device = best_device()
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(torch.distributed.get_rank(), count, device)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,147 @@
+"""The folder of a training run: what it leaves, what it can go on from, and who may write there.
+
+plan.json            what is trained and how
+model.safetensors    the network so far: the moving average of its weights
+best.safetensors     the one with the best validation so far, where there are validation cases
+log.jsonl            a line of figures now and then
+tensorboard/         the same figures as curves
+state.pt             everything that --resume needs
+cases/               arrays of those cases that were not prepared before
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from deepgrow3d_app.errors import Busy, InvalidRequest, TrainingError
+from deepgrow3d_app.training.plan import TrainingPlan, read_plan
+from deepgrow3d_app.volume.atomic_file import replace_file
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of one run, and its state."""
+
+    path: Path
+
+    @property
+    def plan_file(self) -> Path:
+        """What is trained and how."""
+        return self.path / "plan.json"
+
+    @property
+    def model_file(self) -> Path:
+        """The network so far."""
+        return self.path / "model.safetensors"
+
+    @property
+    def best_file(self) -> Path:
+        """The network with the best validation."""
+        return self.path / "best.safetensors"
+
+    @property
+    def log_file(self) -> Path:
+        """Figures, a JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def state_file(self) -> Path:
+        """Everything that ``--resume`` needs."""
+        return self.path / "state.pt"
+
+    @property
+    def cases(self) -> Path:
+        """Arrays of cases that were not prepared before."""
+        return self.path / "cases"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other runs; the lock of a process that was killed is free.
+
+        Raises:
+            Busy: another process trains here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                for partial in self.path.glob(".*.part"):  # of a save in which a process was killed
+                    partial.unlink()
+                yield
+        except Timeout as error:
+            raise Busy(f"Another process trains in '{self.path}'. Wait for it, or choose another folder.") from error
+
+    def begin(self, plan: TrainingPlan) -> None:
+        """Make the folder one of a new run.
+
+        Raises:
+            InvalidRequest: it holds a run, which would be lost.
+        """
+        if self.state_file.exists() or self.model_file.exists():
+            raise InvalidRequest(
+                f"'{self.path}' holds a run. Go on with it by --resume, or choose another folder for a new one."
+            )
+        replace_file(self.plan_file, io.BytesIO(plan.to_json().encode()))
+        replace_file(self.log_file, io.BytesIO(b""))
+
+    def plan(self) -> TrainingPlan:
+        """The plan of the run that is here.
+
+        Raises:
+            InvalidRequest: there is none, or it is damaged.
+        """
+        if not self.plan_file.is_file():
+            raise InvalidRequest(f"There is no run in '{self.path}' to resume. Leave --resume out to start one.")
+        return read_plan(str(self.plan_file))
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace the saved state; a kill or a full disk leaves the old one.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        buffer = io.BytesIO()
+        torch.save({"version": STATE_VERSION, **state}, buffer)
+        buffer.seek(0)
+        replace_file(self.state_file, buffer)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """The saved state; ``None`` where the run was stopped before its first save.
+
+        Raises:
+            TrainingError: it is damaged, or was written by another version.
+        """
+        if not self.state_file.is_file():
+            return None
+        remedy = f"Start anew in another folder; '{self.model_file.name}' still holds the network (--start-from)."
+        try:
+            state: dict[str, Any] = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whose text would have the user turn a safeguard off
+            raise TrainingError(f"'{self.state_file}' is damaged. {remedy}") from error
+        if state.get("version") != STATE_VERSION:
+            raise TrainingError(f"'{self.state_file}' was written by another version. {remedy}")
+        return state
+
+    def cut_log(self, step: int) -> None:
+        """Drop the log's lines after ``step``: a resumed run writes them again. A torn line goes too."""
+        lines = self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.is_file() else []
+        kept = "".join(line + "\n" for line in lines if 0 <= _step_of(line) <= step)
+        replace_file(self.log_file, io.BytesIO(kept.encode()))
+
+
+def _step_of(line: str) -> int:
+    """The step that a line of the log tells of; -1 for a torn line."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
