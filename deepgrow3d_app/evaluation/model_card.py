@@ -19,6 +19,7 @@ from deepgrow3d_app.errors import InvalidRequest, UnreadableVolume
 from deepgrow3d_app.evaluation.ablation import Ablation
 from deepgrow3d_app.evaluation.results import Results, User
 from deepgrow3d_app.evaluation.summary import NOC_CAP, Series, Summary, reported_clicks, series_of
+from deepgrow3d_app.model.spec import ModelSpec
 
 WORSENING = 0.005
 """A fall in Dice from one number of clicks to the next that the card tells of."""
@@ -150,7 +151,7 @@ def model_card(
     training = training_data(origin)
     return environment.get_template("model_card.md.j2").render(
         network=network,
-        spec=json.loads(network.details["spec"]),
+        spec=ModelSpec.from_json(network.details["spec"]),
         origin=origin,
         runs=runs_of(origin),
         training=training,
