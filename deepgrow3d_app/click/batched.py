@@ -33,7 +33,7 @@ class Policy(Enum):
     """How an annotator chooses among the voxels of the errors.
 
     Attributes:
-        DEEPEST: the voxel that is farthest from the border of its error, as the evaluation's user does.
+        DEEPEST: of all errors, the voxel that is farthest from its error's border.
         MIDDLE: any, the deeper the likelier; so large errors are likelier than small ones.
         INSIDE: any, all alike.
         BORDER: one at the border of its error.

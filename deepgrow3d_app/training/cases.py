@@ -157,7 +157,7 @@ def load_group(
         if not training:
             raise TrainingError(
                 f"Nothing is left of '{folder}' to train on: it has {len(found)} cases, and the last {count} are "
-                f"held out. Hold out at most {len(found) - 1}."
+                f"held out. Hold out at most {max(0, len(found) - 1)}."
             )
     elif not training:
         raise TrainingError(f"No case in '{folder}' is for training. Prepare more, or a smaller share for validation.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,14 +56,18 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "warmup_steps", "max_clicks", "validate_every", "validation_clicks", "save_every"):
+        counts = ("batch_size", "warmup_steps", "max_clicks", "save_every")
+        for name in (*counts, "validate_every", "validation_clicks", "validation_structures"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose at least 1.")
         for name in ("forget_probability", "synthetic_share", "average_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a number from 0 to 1.")
-        if self.learning_rate <= 0:
-            raise InvalidRequest(f"The recipe's learning_rate is {self.learning_rate}. Choose a positive one.")
+        for name in ("learning_rate", "max_gradient_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a positive number.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InvalidRequest(f"The recipe's weight_decay is {self.weight_decay}. Choose 0 or a positive number.")
 
 
 @dataclass(frozen=True, slots=True)

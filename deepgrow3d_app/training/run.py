@@ -118,13 +118,15 @@ def run_training(
                 f"The run in '{folder.path}' was trained on {state['data']}, these cases are {data}. "
                 "Name the same folders, in the same order."
             )
-        weights, parent = _parent(request.start_from, plan)
+        weights, parent = _parent(request.start_from)
         trainer = Trainer(plan, PatchSource(CasePool(groups), plan), ranks, weights)
         elapsed_s = 0.0
         if state is not None:
             trainer.restore(state)
             elapsed_s = float(state["elapsed_s"])
         origin = {**parent, "command": request.command, "data": data, "version": __version__}
+        if state is not None:
+            origin = state["origin"]  # that of the command which began the run
         run = _Run(trainer, request.budget, folder, Validation(groups, plan), origin, elapsed_s)
         if state is not None:
             run.best = float(state["best"])
@@ -148,7 +150,7 @@ def _load_groups(
     return groups
 
 
-def _parent(start_from: Path | None, plan: TrainingPlan) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+def _parent(start_from: Path | None) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
     if start_from is None:
         return None, {}
     checkpoint = Checkpoint.load(start_from)
@@ -206,8 +208,8 @@ class _Run:
                 self._save()
         except OSError as error:
             raise TrainingError(
-                f"'{self.folder.path}' cannot be written to ({error}), at step {self.trainer.step}. What was saved at "
-                f"step {saved} is kept: make room, then go on with --resume."
+                f"'{self.folder.path}' cannot be written to ({error}), at step {self.trainer.step}. "
+                f"What was saved last, at step {saved}, is kept: make room, then go on with --resume."
             ) from error
 
     def _done(self) -> float:
@@ -217,7 +219,7 @@ class _Run:
         state = self.trainer.state()  # by all processes: each knows its own annotators
         if self.is_first:
             self._write_network(self.folder.model_file)
-            extra = {"data": self.origin["data"], "elapsed_s": self.elapsed_s, "best": self.best}
+            extra = {"data": self.origin["data"], "origin": self.origin, "elapsed_s": self.elapsed_s, "best": self.best}
             self.folder.write_state({**state, **extra})
         self.trainer.ranks.wait()
 

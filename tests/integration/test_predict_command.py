@@ -126,7 +126,7 @@ def test_help_explains_the_command(launcher: Launcher, command: str) -> None:
 def test_every_command_is_listed_with_help(launcher: Launcher) -> None:
     from deepgrow3d_app.cli import app
 
-    names = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
+    names = {info.name or info.callback.__name__.replace("_", "-") for info in app.registered_commands if info.callback}
     assert names == HELP.keys() - {""}
 
 

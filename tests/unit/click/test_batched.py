@@ -90,12 +90,12 @@ def test_a_voxel_is_never_clicked_twice(truth, mask, policy, seed):
         clicked.append(click.index)
 
 
-@pytest.mark.parametrize(("chance", "index"), [(0.0, (1, 2, 0)), (1 - 2**-53, (4, 2, 3))])
+@pytest.mark.parametrize(("chance", "index"), [(0.0, (1, 2, 1)), (0.5, (3, 2, 3)), (1 - 2**-53, (4, 2, 2))])
 @pytest.mark.parametrize("is_for_gpus", [False, True])
-def test_the_least_and_the_greatest_number_of_a_generator_choose_a_voxel_of_the_error(chance, index, is_for_gpus):
-    """The first and the last voxel of two runs, although voxels that are right come before and after them."""
+def test_a_number_from_0_to_1_chooses_among_the_voxels_of_an_error_in_their_order(chance, index, is_for_gpus):
+    """The first, the fourth and the last of six, although voxels that are right come before and after them."""
     truth = np.zeros(SHAPE, dtype=bool)
-    truth[1, 2, 0:2] = truth[4, 2, 1:4] = True
+    truth[1, 2, 1:3] = truth[2, 2, 0] = truth[3, 2, 3] = truth[4, 2, 1:3] = True
     mask = np.zeros_like(truth)
     if is_for_gpus:
         batch = torch.from_numpy(np.stack((truth, ~mask))), torch.from_numpy(np.stack((mask, mask)))

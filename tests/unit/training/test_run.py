@@ -1,10 +1,12 @@
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import torch
 from deepgrow3d_app.errors import Busy, InvalidRequest, TrainingError
 from deepgrow3d_app.model import checkpoint
 from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.training import run as run_training_module
 from deepgrow3d_app.training import run_folder
 from deepgrow3d_app.training.log import Progress, TrainingLog
 from deepgrow3d_app.training.plan import read_plan
@@ -294,7 +297,9 @@ def test_on_a_full_disk_the_run_stops_and_can_go_on_from_its_last_save(run, monk
 
     monkeypatch.setattr(RunFolder, "write_state", save_and_fill)
     stops_at = 4 if full_for == "log.jsonl" else 6
-    told = rf"run' cannot be written to \(.*No space left.*\), at step {stops_at}. What was saved at step 3 is kept"
+    told = (
+        rf"run' cannot be written to \(.*No space left.*\), at step {stops_at}. What was saved last, at step 3, is kept"
+    )
     with pytest.raises(TrainingError, match=told):
         run.train(8)
     assert run.state["step"] == 3
@@ -326,7 +331,11 @@ class TestBudget:
         with pytest.raises(InvalidRequest, match=f"cannot end after {told}. Choose a positive number"):
             Budget(steps, minutes)
 
-    def test_a_run_ends_with_its_minutes(self, run):
-        trainer = run.train(100_000, minutes=0.005)
-        assert 0 < trainer.step < 100_000
+    def test_a_run_ends_with_its_minutes(self, run, monkeypatch):
+        """Whenever the clock is looked at, a second has passed."""
+        clock = itertools.count()
+        monkeypatch.setattr(run_training_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        trainer = run.train(100_000, minutes=0.5)
+        assert 0 < trainer.step < 30
         assert run.log[-1]["done"] == 1.0
+        assert run.state["elapsed_s"] >= 30
