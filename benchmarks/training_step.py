@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +57,6 @@ MISS_VOXELS = 1.5
 CPU = torch.device("cpu")
 
 Part = Callable[[], object]
-Name = TypeVar("Name")
 
 
 def structure(extent: int, seed: int) -> Region:
@@ -140,21 +139,24 @@ class Monai:
             self.signal(sample)
 
 
-def median_ms(parts: dict[Name, Part], rounds: int) -> dict[Name, float]:
+def median_ms(parts: dict[str, Part], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """The parts one after the other, again and again, after a warm-up."""
-    spent: dict[Name, list[float]] = {name: [] for name in parts}
+    spent: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(rounds + 1):
         for name, part in parts.items():
-            started = time.perf_counter()
+            started = clock()
             part()
             if turn > 0:
-                spent[name].append(1000 * (time.perf_counter() - started))
+                spent[name].append(1000 * (clock() - started))
     return {name: statistics.median(values) for name, values in spent.items()}
 
 
 def compare_clicks(rounds: int, console: Console) -> None:
     """Click simulation and encoding, MONAI's beside ours."""
-    table = Table(title=f"clicks on a batch of {BATCH} patches, ms (median of {rounds} rounds)")
+    # Time of the processor, which other programs on the machine do not change; on one thread it is the clock's.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    table = Table(title=f"clicks on a batch of {BATCH} patches, ms on one core, {rounds} rounds")
     for name in ("patch", "part", "MONAI", "ours", "MONAI / ours"):
         table.add_column(name, justify="left" if name == "part" else "right")
     for extent in EXTENTS:
@@ -164,19 +166,18 @@ def compare_clicks(rounds: int, console: Console) -> None:
         ours = Ours(torch.from_numpy(truths), torch.from_numpy(masks))
         monai = Monai(ours.truths, ours.masks, images)
         kinds = {"click simulation": "simulate", "its encoding as maps": "encode", "first click": "simulate_first"}
-        parts: dict[tuple[str, str], Part] = {
-            (kind, name): getattr(side, method)
-            for kind, method in kinds.items()
-            for name, side in (("MONAI", monai), ("ours", ours))
-        }
-        spent = median_ms(parts, rounds)
-        rows = {kind: (spent[kind, "MONAI"], spent[kind, "ours"]) for kind in kinds}
+        rows: dict[str, tuple[float, float]] = {}
+        for kind, method in kinds.items():
+            sides: dict[str, Part] = {"MONAI": getattr(monai, method), "ours": getattr(ours, method)}
+            spent = median_ms(sides, rounds, time.process_time)
+            rows[kind] = (spent["MONAI"], spent["ours"])
         simulation, encoding = rows["click simulation"], rows["its encoding as maps"]
         rows["simulation and encoding"] = (simulation[0] + encoding[0], simulation[1] + encoding[1])
         for kind in ("first click", "click simulation", "its encoding as maps", "simulation and encoding"):
             theirs, mine = rows[kind]
             table.add_row(f"{extent}^3", kind, f"{theirs:.1f}", f"{mine:.1f}", f"{theirs / mine:.1f}")
         table.add_section()
+    torch.set_num_threads(threads)
     console.print(table)
 
 
@@ -251,10 +252,13 @@ def time_step(rounds: int, console: Console) -> None:
             "loss, backward, optimizer, average": step.learn,
             "showing the masks to annotators": step.answer,
         }
-        spent = median_ms(parts, rounds)
+        spent = median_ms(parts, rounds, time.perf_counter)
     extent = DEFAULT_PLAN.spec.patch_shape[0]
-    table = Table(title=f"a step of the default plan, {BATCH} patches of {extent}^3, ms (median of {rounds} rounds)")
-    for name in ("part", "ms", "of a step"):
+    threads = torch.get_num_threads()
+    table = Table(
+        title=f"a step of the default plan, {BATCH} patches of {extent}^3, {threads} thread(s), {rounds} rounds"
+    )
+    for name in ("part", "median ms", "of a step"):
         table.add_column(name, justify="left" if name == "part" else "right")
     for name, value in spent.items():
         table.add_row(name, f"{value:.1f}", f"{value / spent['a whole step']:.1%}")
@@ -272,7 +276,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="at least 5 (default 15)")
     rounds = max(5, parser.parse_args(arguments).rounds)
     console = Console()
-    console.print(f"torch with {torch.get_num_threads()} threads")
     compare_clicks(rounds, console)
     time_step(min(rounds, 7), console)
 
