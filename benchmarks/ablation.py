@@ -33,6 +33,7 @@ BASE: dict[str, dict[str, object]] = {
 }
 VARIANTS: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "base": ("64^3 voxels of 2.5 mm at zoom 1, otherwise the default plan", {}),
+    "another seed": ("what chance alone changes", {"recipe": {"seed": 1}}),
     "no previous mask": (
         "four inputs that tell of clicks, none of the mask before",
         {"spec": {"previous_mask": False}},
@@ -68,18 +69,21 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--scored", type=int, default=6, help="of the held-out hippocampi")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where trainings go")
     parser.add_argument("--output", type=Path, default=Path("docs/ablation.json"))
     arguments = parser.parse_args()
-    rows = json.loads(arguments.output.read_text())["variants"] if arguments.output.exists() else []
+    setting = {"steps": arguments.steps, "cases": [case.name for case in arguments.cases], "base": BASE}
+    earlier = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
+    if earlier and {name: earlier[name] for name in setting} != setting:
+        parser.error(f"{arguments.output} was made with other steps, cases or base: remove it, or name another file")
+    rows = earlier.get("variants", [])
     for name, (meaning, changes) in VARIANTS.items():
         if any(row["name"] == name for row in rows):
             continue
         scores = run(name, changes, arguments)
         rows.append({"name": name, "meaning": meaning, "changes": changes, **scores})
-        command = " ".join(["benchmarks/ablation.py", *(Path(word).name for word in sys.argv[1:])])
-        content = {"command": command, "steps": arguments.steps, "base": BASE, "variants": rows}
+        words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+        content = {"command": " ".join(["benchmarks/ablation.py", *words]), **setting, "variants": rows}
         arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     show(rows)
 
@@ -90,10 +94,9 @@ def run(name: str, changes: dict[str, dict[str, object]], arguments: argparse.Na
     folder.mkdir(parents=True, exist_ok=True)
     plan = {part: {**BASE[part], **changes.get(part, {})} for part in BASE}
     (folder / "variant.json").write_text(json.dumps(plan), encoding="utf-8")
-    going_on = ["--resume"] if (folder / "run" / "state.pt").exists() else ["--spec", folder / "variant.json"]
-    seed = [] if going_on == ["--resume"] else ["--seed", arguments.seed]
-    budget = ["--steps", arguments.steps, "--held-out", arguments.held_out]
-    call("train", *arguments.cases, "--output", folder / "run", *budget, *seed, *going_on)
+    how = ["--spec", folder / "variant.json", "--steps", arguments.steps, "--held-out", arguments.held_out]
+    resumes = ["--resume"] if (folder / "run" / "plan.json").exists() else []
+    call("train", *arguments.cases, "--output", folder / "run", *how, *resumes)
     network = ["--checkpoint", folder / "run" / "model.safetensors"]
     call("evaluate", TRUNK, "--structures", ORGANS, *network, "--output", folder / "trunk")
     held_out = ["--held-out", arguments.scored, "--clicks", 5]

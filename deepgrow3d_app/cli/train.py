@@ -12,12 +12,13 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as ProgressBar
 
 from deepgrow3d_app.cli.app import app, command_line, console
-from deepgrow3d_app.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from deepgrow3d_app.training.log import Progress
     from deepgrow3d_app.training.plan import TrainingPlan
     from deepgrow3d_app.training.run_folder import RunFolder
+
+DEFAULT = "default"
 
 
 @app.command()
@@ -33,8 +34,8 @@ def train(
             help="What is trained and how: 'default' (ours), 'seed' (the classic DeepGrow 3D recipe), or a JSON file "
             'like {"spec": {..}, "recipe": {..}}. A run\'s plan.json is one.'
         ),
-    ] = "default",
-    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.", show_default="60 without --steps")] = None,
+    ] = DEFAULT,
+    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.", show_default="the plan's: 60")] = None,
     steps: Annotated[int | None, typer.Option(help="Budget in gradient steps; such runs can be repeated.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches per step.", show_default="the plan's")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak.", show_default="the plan's")] = None,
@@ -55,21 +56,18 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node 2 -m deepgrow3d_app train CASES ... The processes share
     each batch, so --batch-size is that of all of them together.
     """
-    from deepgrow3d_app.model.checkpoint import Checkpoint
-    from deepgrow3d_app.training.plan import read_plan
+    from deepgrow3d_app.training.plan import Budget
     from deepgrow3d_app.training.ranks import joined
-    from deepgrow3d_app.training.run import Budget, RunRequest, run_training
+    from deepgrow3d_app.training.run import RunRequest, run_training
     from deepgrow3d_app.training.run_folder import RunFolder
 
-    budget = Budget(steps, 60.0 if minutes is None and steps is None else minutes)
+    folder = RunFolder(output)
     changes = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}
-    folder = RunFolder(output)
-    plan = _resumed_plan(folder, spec, given) if resume else read_plan(spec)
-    if start_from is not None and spec == "default" and not resume:
-        plan = dataclasses.replace(plan, spec=Checkpoint.load(start_from).spec)
-    plan = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, **given))  # type: ignore[arg-type]
-    request = RunRequest(cases, held_out, budget, start_from, resume, command_line())
+    plan = _plan(spec, given, start_from, folder if resume else None)
+    if steps is not None or minutes is not None:
+        plan = dataclasses.replace(plan, budget=Budget(steps, minutes))
+    request = RunRequest(cases, held_out, start_from, resume, command_line())
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
     with joined() as ranks, ProgressBar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("loading cases", total=1.0, visible=ranks.is_first)
@@ -88,12 +86,18 @@ def train(
         console.print(f"{folder.model_file}: {trainer.step} steps", soft_wrap=True)
 
 
-def _resumed_plan(folder: RunFolder, spec: str, given: Mapping[str, object]) -> TrainingPlan:
-    if spec != "default" or given:
-        raise InvalidRequest(
-            "A run is resumed with its own plan. Leave out --spec, --batch-size, --learning-rate and --seed."
-        )
-    return folder.plan()
+def _plan(spec: str, given: Mapping[str, float], start_from: Path | None, resumed: RunFolder | None) -> TrainingPlan:
+    """The plan that the options ask for; where they say nothing, that of the run to be resumed."""
+    from deepgrow3d_app.model.checkpoint import Checkpoint
+    from deepgrow3d_app.training.plan import read_plan
+
+    if resumed is not None and spec == DEFAULT:
+        plan = resumed.plan()
+    elif start_from is not None and spec == DEFAULT:
+        plan = dataclasses.replace(read_plan(spec), spec=Checkpoint.load(start_from).spec)
+    else:
+        plan = read_plan(spec)
+    return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, **given))  # type: ignore[arg-type]
 
 
 def _described(progress: Progress) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,9 @@ class ModelSpec:
         walker_sigmas: the differences in intensity, in halves of the window, at which the random walkers cross
             less easily by a factor of 0.61; an input for each.
         labels: names that viewers offer; any other name may be asked for.
+
+    Raises:
+        ValueError: a number outside of its bounds, in words.
     """
 
     network: NetworkName = "compact_unet"
@@ -70,6 +74,30 @@ class ModelSpec:
     barrier_reach: tuple[float, float] = (40.0, 12.0)
     walker_sigmas: tuple[float, ...] = ()
     labels: tuple[str, ...] = BTCV_ORGANS
+
+    def __post_init__(self) -> None:
+        for name, is_valid, bound in (
+            ("channels", len(self.channels) > 0 and min(self.channels) > 0, "positive numbers"),
+            (
+                "patch_shape",
+                min(self.patch_shape) > 0 and not any(n % self.patch_step for n in self.patch_shape),
+                f"positive multiples of {self.patch_step}",
+            ),
+            ("spacing_mm", all(0 < edge < math.inf for edge in self.spacing_mm), "positive edges"),
+            ("min_zoom", 0 < self.min_zoom <= self.max_zoom < math.inf, "a positive one, at most max_zoom"),
+            ("window_hu", self.window_hu[0] < self.window_hu[1], "a low and a higher value"),
+            ("sigma_mm", 0 < self.sigma_mm < math.inf, "a positive one"),
+            ("barrier_scale", 0 <= self.barrier_scale < math.inf, "0 or a positive one"),
+            ("barrier_reach", min(self.barrier_reach) > 0, "positive numbers"),
+            ("walker_sigmas", all(0 < sigma < math.inf for sigma in self.walker_sigmas), "positive numbers"),
+        ):
+            if not is_valid:
+                raise ValueError(f"{name} is {getattr(self, name)}; choose {bound}")
+
+    @property
+    def patch_step(self) -> int:
+        """Extents of the patch are multiples of this: each level of the network halves them."""
+        return 2 ** len(self.channels) if self.network == "compact_unet" else 16
 
     @property
     def input_channels(self) -> int:

@@ -13,6 +13,7 @@ from deepgrow3d_app.click.batched import Policy, next_clicks
 from deepgrow3d_app.model.inputs import network_inputs
 from deepgrow3d_app.training.patches import PatchSource
 from deepgrow3d_app.training.plan import TrainingPlan
+from deepgrow3d_app.training.randomness import Stream, generator_of
 from deepgrow3d_app.volume.geometry import Index
 
 MISS_MM = (1.0, 6.0)
@@ -72,7 +73,7 @@ class AnnotationBatch:
 
     def click(self) -> None:
         """The next click of every annotator; a mask without fault gets none."""
-        generators = [self._generator(annotation) for annotation in self.annotations]
+        generators = [self._generator(annotation, Stream.CLICK) for annotation in self.annotations]
         clicks = next_clicks(
             self.truths,
             self.masks,
@@ -146,7 +147,7 @@ class AnnotationBatch:
     def _begin(self, place: int, number: int) -> None:
         """A new annotator with a new patch."""
         slot = self.annotations[place].slot
-        generator = np.random.default_rng([self.recipe.seed, slot, number, 0])
+        generator = generator_of(Stream.ANNOTATOR, self.recipe.seed, slot, number)
         rounds = int(generator.integers(1, self.recipe.max_clicks + 1))
         policy = self.recipe.policies.draw(generator)
         self.annotations[place] = Annotation(slot, number, policy, 0.0, 0, rounds)
@@ -162,15 +163,12 @@ class AnnotationBatch:
         self.truths[place] = patch.truth.to(self.device)
         return patch.edge_mm
 
-    def _generator(self, annotation: Annotation) -> np.random.Generator:
-        return np.random.default_rng([self.recipe.seed, annotation.slot, annotation.number, 1 + annotation.rounds])
+    def _generator(self, annotation: Annotation, stream: Stream) -> np.random.Generator:
+        return generator_of(stream, self.recipe.seed, annotation.slot, annotation.number, annotation.rounds)
 
     def _inputs(self, place: int) -> Tensor:
         annotation = self.annotations[place]
         previous = self.masks[place].float()
-        forgets = np.random.default_rng(
-            [self.recipe.seed, annotation.slot, annotation.number, 1 + annotation.rounds, 1]
-        ).random()
-        if forgets < self.recipe.forget_probability:
+        if self._generator(annotation, Stream.FORGETTING).random() < self.recipe.forget_probability:
             previous = torch.zeros_like(previous)
         return network_inputs(self.images[place], annotation.foreground, annotation.background, previous, self.spec)

@@ -17,11 +17,11 @@ COARSE_MM = (1.0, 5.0)
 LEAST_COARSENING = 1.3
 
 
-def turn(image: Tensor, truth: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Both patches (i, j, k) under the same random flips and, in cubes at times, axis permutation."""
+def turn(image: Tensor, truth: Tensor, may_permute: bool, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Both patches (i, j, k) under the same random flips and, in cubes of cubic voxels at times, axis permutation."""
     flipped = [axis for axis in range(3) if generator.random() < 0.5]
     image, truth = image.flip(flipped), truth.flip(flipped)
-    if len(set(image.shape)) == 1 and generator.random() < PERMUTE_PROBABILITY:
+    if may_permute and len(set(image.shape)) == 1 and generator.random() < PERMUTE_PROBABILITY:
         axes = [int(axis) for axis in generator.permutation(3)]
         image, truth = image.permute(axes), truth.permute(axes)
     return image.contiguous(), truth.contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -203,3 +204,9 @@ def describe_groups(groups: Sequence[CaseGroup]) -> str:
             for group in groups
         ]
     )
+
+
+def digest_of(groups: Sequence[CaseGroup]) -> str:
+    """The same for the same training cases with the same structures, in the same order."""
+    what = [(case.source.name, case.shape, case.structures) for group in groups for case in group.training]
+    return hashlib.sha256(repr(what).encode()).hexdigest()

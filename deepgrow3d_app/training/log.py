@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from types import TracebackType
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from deepgrow3d_app.training.run_folder import RunFolder
 
@@ -20,7 +25,8 @@ class Progress:
         elapsed_s: wall-clock time of this run, with what it took before it was resumed.
         done: share of the budget that is used up.
         loss: mean of the latest steps.
-        dice: mean Dice of the latest training patches, by number of clicks.
+        skipped: steps so far whose loss or gradient was not finite, and that changed nothing.
+        dice: mean Dice of the latest training patches of the first process, by number of clicks.
         learning_rate: of the latest step.
         validation: mean Dice on validation cases, by number of clicks; ``None`` between validations.
     """
@@ -29,6 +35,7 @@ class Progress:
     elapsed_s: float
     done: float
     loss: float
+    skipped: int
     dice: dict[int, float]
     learning_rate: float
     validation: dict[int, float] | None = None
@@ -44,9 +51,14 @@ class TrainingLog:
 
     def __init__(self, folder: RunFolder, step: int) -> None:
         folder.cut_log(step)
-        self._lines = folder.log_file.open("a", encoding="utf-8")
-        # Step by step, not in the background: a curve that is told of is on disk.
-        self._curves = SummaryWriter(str(folder.path / "tensorboard"), purge_step=step + 1, max_queue=1)
+        folder.curves.mkdir(exist_ok=True)
+        self._open = ExitStack()
+        self._lines = self._open.enter_context(folder.log_file.open("a", encoding="utf-8"))
+        # Not SummaryWriter: it writes in a thread, which dies of a full disk unnoticed and then blocks its callers.
+        self._curves = EventsWriter(str(folder.curves / "events"), f".{os.getpid()}")
+        self._open.callback(self._curves.close)
+        # TensorBoard drops what it knows of later steps.
+        self._add(Event(session_log=SessionLog(status=SessionLog.START), step=step + 1))
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -54,8 +66,7 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
-        self._curves.close()
+        self._open.close()
 
     def write(self, progress: Progress) -> None:
         """One line, and a point on each curve.
@@ -65,9 +76,13 @@ class TrainingLog:
         """
         self._lines.write(json.dumps(asdict(progress)) + "\n")
         self._lines.flush()
-        self._curves.add_scalar("loss", progress.loss, progress.step)
-        self._curves.add_scalar("learning rate", progress.learning_rate, progress.step)
+        figures = {"loss": progress.loss, "learning rate": progress.learning_rate}
         for group, dice in (("training", progress.dice), ("validation", progress.validation or {})):
-            for clicks, value in dice.items():
-                self._curves.add_scalar(f"Dice {group}/{clicks} clicks", value, progress.step)
+            figures |= {f"Dice {group}/{clicks} clicks": value for clicks, value in dice.items()}
+        for name, value in figures.items():
+            self._add(Event(summary=scalar(name, value), step=progress.step))
         self._curves.flush()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._curves.write_event(event)

@@ -19,6 +19,7 @@ from deepgrow3d_app.training.augment import change_appearance, coarsen, turn, wa
 from deepgrow3d_app.training.cases import CasePool, Structure, TrainingCase
 from deepgrow3d_app.training.phantom import paste_structure, random_scene
 from deepgrow3d_app.training.plan import TrainingPlan
+from deepgrow3d_app.training.randomness import Stream, generator_of
 from deepgrow3d_app.volume.volume import Mask
 
 MIN_TARGET_VOXELS = 40
@@ -63,13 +64,14 @@ class PatchSource:
         Raises:
             TrainingError: no target is large enough.
         """
-        generator = np.random.default_rng([self.recipe.seed, slot, number])
+        generator = generator_of(Stream.PATCH, self.recipe.seed, slot, number)
         for _ in range(MAX_ATTEMPTS):
             patch = self._draw_once(generator)
             if int(patch.truth.sum()) >= MIN_TARGET_VOXELS:
                 if not self.recipe.is_augmented:
                     return patch
-                image, truth = turn(patch.image, patch.truth, generator)
+                may_permute = len(set(self.spec.spacing_mm)) == 1
+                image, truth = turn(patch.image, patch.truth, may_permute, generator)
                 return Patch(change_appearance(image, generator), truth, patch.edge_mm)
         raise TrainingError(
             f"In {MAX_ATTEMPTS} patches there was no target of {MIN_TARGET_VOXELS} voxels or more: the structures are "

@@ -63,6 +63,8 @@ class Recipe:
         for name in ("forget_probability", "synthetic_share", "average_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a number from 0 to 1.")
+        if self.seed < 0:
+            raise InvalidRequest(f"The recipe's seed is {self.seed}. Choose 0 or a positive number.")
         for name in ("learning_rate", "max_gradient_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a positive number.")
@@ -71,11 +73,42 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """When a run ends: at the first of its bounds.
+
+    Attributes:
+        steps: gradient steps.
+        minutes: wall-clock time. The learning rate then follows the clock, so that no two runs are the same to
+            the last digit; with steps alone they are.
+
+    Raises:
+        InvalidRequest: neither, or one that is not positive.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise InvalidRequest("Nothing says when training ends. Give a number of steps, of minutes, or both.")
+        for name in ("steps", "minutes"):
+            if (bound := getattr(self, name)) is not None and not bound > 0:
+                raise InvalidRequest(f"Training cannot end after {bound} {name}. Choose a positive number.")
+
+    def done(self, step: int, elapsed_s: float) -> float:
+        """The share that is used up; 1 or more at the end."""
+        by_steps = 0.0 if self.steps is None else step / self.steps
+        by_time = 0.0 if self.minutes is None else elapsed_s / (60 * self.minutes)
+        return max(by_steps, by_time)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """A network's specification and the recipe to train it with."""
+    """A network's specification, the recipe to train it with, and when that ends."""
 
     spec: ModelSpec
     recipe: Recipe = field(default_factory=Recipe)
+    budget: Budget = Budget(minutes=60.0)
 
     def to_json(self) -> str:
         """A JSON object, as :func:`read_plan` reads it."""
@@ -95,11 +128,12 @@ SEED_PLAN = TrainingPlan(
         validation_clicks=15,
     ),
 )
-"""The classic recipe: 128^3 patches at 1x1x3 mm placed by label, 15 clicks in training and in validation.
+"""The classic recipe: 128^3 patches at 1x1x3 mm placed by label, up to 15 clicks in training, 15 in validation.
 
-Clicks are drawn as in MONAI's ``AddRandomGuidanced``, likelier towards the middle of the errors. One thing differs
-on purpose: there, 15 clicks are answered without a gradient and only the last answer is learnt from, so that a
-first click is never optimised. Here every answer is a training step.
+Clicks are drawn as in MONAI's ``AddRandomGuidanced``, likelier towards the middle of the errors. What differs on
+purpose: there, 15 clicks are answered without a gradient and only the last answer is learnt from, so that a first
+click is never optimised; here annotators make 1 to 15 clicks, and every answer is a training step. Optimizer (AdamW
+with warm-up and cosine), loss (Dice and cross-entropy) and the average of the weights are those of the default plan.
 """
 
 PLANS = {"default": DEFAULT_PLAN, "seed": SEED_PLAN}
@@ -108,7 +142,7 @@ PLANS = {"default": DEFAULT_PLAN, "seed": SEED_PLAN}
 def read_plan(name: str) -> TrainingPlan:
     """The plan called ``default`` or ``seed``, or the one in a JSON file.
 
-    A file holds ``{"spec": {..}, "recipe": {..}}``; what it leaves out is as in the default plan.
+    A file holds ``{"spec": {..}, "recipe": {..}, "budget": {..}}``; what it leaves out is as in the default plan.
 
     Args:
         name: of a plan or a file.
@@ -124,9 +158,9 @@ def read_plan(name: str) -> TrainingPlan:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         _refuse_unknown_names(content)
-        complete = {
-            part: {**values, **content.get(part, {})} for part, values in dataclasses.asdict(DEFAULT_PLAN).items()
-        }
+        default = dataclasses.asdict(DEFAULT_PLAN)
+        complete = {part: {**default[part], **content.get(part, {})} for part in ("spec", "recipe")}
+        complete["budget"] = content.get("budget", default["budget"])
         plan: TrainingPlan = TypeAdapter(TrainingPlan).validate_python(complete)
     except (ValueError, OSError) as error:
         raise InvalidRequest(
@@ -135,11 +169,21 @@ def read_plan(name: str) -> TrainingPlan:
     return plan
 
 
+def first_difference(plan: TrainingPlan, other: TrainingPlan) -> str | None:
+    """What is trained or how, in words, where two plans differ in more than their budget."""
+    for part in ("spec", "recipe"):
+        for item in dataclasses.fields(getattr(plan, part)):
+            values = [getattr(getattr(one, part), item.name) for one in (plan, other)]
+            if values[0] != values[1]:
+                return f"{item.name} is {values[0]} and not {values[1]}"
+    return None
+
+
 def _refuse_unknown_names(content: object) -> None:
     """A mistyped name would be passed over, and the default be trained instead."""
-    known = {"spec": ModelSpec, "recipe": Recipe}
+    known = {"spec": ModelSpec, "recipe": Recipe, "budget": Budget}
     if not isinstance(content, dict) or not content.keys() <= known.keys():
-        raise ValueError("it is not an object of 'spec' and 'recipe'")
+        raise ValueError("it is not an object of 'spec', 'recipe' and 'budget'")
     parts = [(part, known[part], values) for part, values in content.items()]
     recipe = content.get("recipe")
     if isinstance(recipe, dict) and "policies" in recipe:

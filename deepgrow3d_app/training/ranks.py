@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,9 +61,21 @@ class Ranks:
             value /= self.count
         return value
 
-    def any(self, value: bool) -> bool:
-        """Whether it is true in any process; so all of them stop at the same step."""
-        return bool(self.mean(torch.tensor(float(value), device=self.device)) > 0)
+    def first(self, value: float) -> float:
+        """``value`` as the first process has it: all of them then do the same with it."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return float(shared)
+
+    def agree(self, number: int) -> bool:
+        """Whether ``number`` is the same in all processes."""
+        if self.count == 1:
+            return True
+        numbers = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.count)]
+        torch.distributed.all_gather(numbers, torch.tensor([number], device=self.device))
+        return len({int(other) for other in numbers}) == 1
 
     def gathered(self, part: list[dict[str, object]]) -> list[dict[str, object]]:
         """The lists of all processes, one after the other."""
@@ -92,7 +105,9 @@ def joined() -> Iterator[Ranks]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The others wait while the first one prepares cases or validates. Who dies is noticed by torchrun, not by this.
+    patience = datetime.timedelta(days=1)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Ranks(torch.distributed.get_rank(), count, device)
     finally:

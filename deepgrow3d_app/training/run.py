@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from deepgrow3d_app import __version__
-from deepgrow3d_app.errors import InvalidRequest, TrainingError
-from deepgrow3d_app.model.checkpoint import Checkpoint
-from deepgrow3d_app.training.cases import CaseGroup, CasePool, Tell, describe_groups, load_group
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.model.checkpoint import Checkpoint, load_weights
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.training.cases import CaseGroup, CasePool, Tell, describe_groups, digest_of, load_group
 from deepgrow3d_app.training.log import Progress, TrainingLog
 from deepgrow3d_app.training.patches import PatchSource
 from deepgrow3d_app.training.plan import TrainingPlan
@@ -30,51 +32,19 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """When a run ends: at the first of its bounds.
-
-    Attributes:
-        steps: gradient steps.
-        minutes: wall-clock time. The learning rate then follows the clock, so that no two runs are the same to
-            the last digit; with steps alone they are.
-
-    Raises:
-        InvalidRequest: neither, or one that is not positive.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.minutes is None:
-            raise InvalidRequest("Nothing says when training ends. Give a number of steps, of minutes, or both.")
-        for value, unit in ((self.steps, "steps"), (self.minutes, "minutes")):
-            if value is not None and value <= 0:
-                raise InvalidRequest(f"Training cannot end after {value} {unit}. Choose a positive number.")
-
-    def done(self, step: int, elapsed_s: float) -> float:
-        """The share that is used up; 1 at the end."""
-        by_steps = 0.0 if self.steps is None else step / self.steps
-        by_time = 0.0 if self.minutes is None else elapsed_s / (60 * self.minutes)
-        return max(by_steps, by_time)
-
-
-@dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run is to do.
+    """What a run starts from.
 
     Attributes:
         folders: labelled cases, a data set each: see :func:`~deepgrow3d_app.training.cases.load_group`.
         held_out: cases of a many-case folder that are kept for validation.
-        budget: when it ends.
-        start_from: checkpoint whose weights it starts from.
+        start_from: checkpoint whose weights it starts from; not looked at where a saved state is gone on from.
         resumes: whether to go on with the run that is in the folder.
         command: what the checkpoint says made it.
     """
 
     folders: Sequence[Path]
     held_out: int
-    budget: Budget
     start_from: Path | None = None
     resumes: bool = False
     command: str = ""
@@ -86,9 +56,9 @@ def run_training(
     """Train on the cases of ``request`` and leave a network in ``folder``.
 
     Args:
-        request: what to do.
-        plan: what is trained, and how.
-        folder: of the run; files are written by the first process only.
+        request: what to start from.
+        plan: what is trained, how, and until when.
+        folder: of the run; files are written by the first process only, and read by all.
         ranks: this process and the others.
         report: told every ``REPORT_STEPS`` steps where training stands.
         tell: told what is wrong with cases that are left out.
@@ -96,42 +66,61 @@ def run_training(
     Raises:
         TrainingError: nothing to train on; the loss stays non-finite; the disk is full; the cases are not those of
             the run that is to be resumed.
-        InvalidRequest: the folder holds a run that is not to be resumed.
+        InvalidRequest: the folder holds a run that is not to be resumed, or that has another plan.
         CheckpointError: ``start_from`` is missing or damaged, or does not fit the plan.
         Busy: another process trains in the folder.
     """
     with ExitStack() as held:
-        state = None
         if ranks.is_first:
             held.enter_context(folder.locked())
-            if request.resumes:
-                folder.plan()
-            else:
-                folder.begin(plan)
+            _open_folder(request, plan, folder)
         ranks.wait()
-        if request.resumes:
-            state = folder.read_state()
+        state = folder.read_state() if request.resumes else None
         groups = _load_groups(request, plan, folder, ranks, tell)
-        data = describe_groups(groups)
-        if state is not None and state["data"] != data:
+        known = {"data": describe_groups(groups), "digest": digest_of(groups)}
+        if state is not None and {name: state[name] for name in known} != known:
             raise TrainingError(
-                f"The run in '{folder.path}' was trained on {state['data']}, these cases are {data}. "
-                "Name the same folders, in the same order."
+                f"The run in '{folder.path}' was trained on other cases: {state['data']}. These are {known['data']}. "
+                "Name the same folders in the same order, with the same --held-out."
             )
-        weights, parent = _parent(request.start_from)
+        weights, origin = _start(folder, state)
         trainer = Trainer(plan, PatchSource(CasePool(groups), plan), ranks, weights)
-        elapsed_s = 0.0
         if state is not None:
             trainer.restore(state)
-            elapsed_s = float(state["elapsed_s"])
-        origin = {**parent, "command": request.command, "data": data, "version": __version__}
+        if not ranks.agree(trainer.step):
+            raise TrainingError(
+                f"Not every process sees the state in '{folder.path}'. Put it on a disk that all share."
+            )
+        origin = {"command": request.command, "version": __version__, **origin, "data": known["data"]}
+        run = _Run(trainer, folder, Validation(groups, plan), origin, known)
         if state is not None:
-            origin = state["origin"]  # that of the command which began the run
-        run = _Run(trainer, request.budget, folder, Validation(groups, plan), origin, elapsed_s)
-        if state is not None:
-            run.best = float(state["best"])
+            run.restore(state)
         run.train(report)
     return trainer
+
+
+def _open_folder(request: RunRequest, plan: TrainingPlan, folder: RunFolder) -> None:
+    """Make the folder ready, and put what the run starts from into it: from then on, it can be resumed."""
+    if request.resumes:
+        folder.go_on(plan)
+        return
+    parent = None if request.start_from is None else Checkpoint.load(request.start_from)
+    if parent is not None:
+        load_weights(build_network(plan.spec), parent.weights)  # refused before anything is written
+    folder.begin(plan)
+    if parent is not None:
+        origin = {"command": request.command, "started_from": json.dumps(parent.origin), "steps": "0"}
+        Checkpoint(plan.spec, parent.weights, origin).save(folder.model_file)
+
+
+def _start(folder: RunFolder, state: dict[str, Any] | None) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+    """Weights to start from, and what is known of the run: of the saved state, or of what ``_open_folder`` left."""
+    if state is not None:
+        return None, state["origin"]
+    if not folder.model_file.is_file():
+        return None, {}
+    first = Checkpoint.load(folder.model_file)
+    return first.weights, first.origin
 
 
 def _load_groups(
@@ -150,78 +139,79 @@ def _load_groups(
     return groups
 
 
-def _parent(start_from: Path | None) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
-    if start_from is None:
-        return None, {}
-    checkpoint = Checkpoint.load(start_from)
-    return checkpoint.weights, {"started_from": json.dumps(checkpoint.origin)}
-
-
 class _Run:
     """The loop around the training step."""
 
     def __init__(
         self,
         trainer: Trainer,
-        budget: Budget,
         folder: RunFolder,
         validation: Validation,
         origin: dict[str, str],
-        elapsed_s: float,
+        known: dict[str, str],
     ) -> None:
         self.trainer = trainer
-        self.budget = budget
+        self.ranks = trainer.ranks
+        self.recipe = trainer.plan.recipe
         self.folder = folder
         self.validation = validation
         self.origin = origin
+        self.known = known
         self.best = -1.0
         self.validated = -1
-        self.started = time.monotonic() - elapsed_s
-        self.is_first = trainer.ranks.is_first
+        self.saved = -1
+        self.started = time.monotonic()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`_save` saved."""
+        self.best, self.validated, self.saved = state["best"], state["validated"], state["step"]
+        self.started -= state["elapsed_s"]
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
     def train(self, report: Report) -> None:
-        """Until the budget is used up, or the user interrupts.
+        """Until the budget is used up.
 
         The state is saved before the first step: a run that is killed at once can be resumed as well.
         """
-        recipe = self.trainer.plan.recipe
-        saved = self.trainer.step
         try:
             with ExitStack() as held:
-                log = held.enter_context(TrainingLog(self.folder, saved)) if self.is_first else None
-                self._save()
-                while not self.trainer.ranks.any(self._done() >= 1.0):
-                    if math.isnan(self.trainer.train_step(self._done())):
+                log = held.enter_context(TrainingLog(self.folder, self.trainer.step)) if self.ranks.is_first else None
+                if self.saved < 0:
+                    self._save()
+                # The first process's clock goes for all: learning rates that differ would part their networks.
+                while (done := self.ranks.first(self._done())) < 1.0:
+                    if math.isnan(self.trainer.train_step(done)):
                         continue
                     step = self.trainer.step
-                    if log is not None and (step % REPORT_STEPS == 0 or step % recipe.validate_every == 0):
-                        self._report(log, report, validates=step % recipe.validate_every == 0)
-                    if step % recipe.save_every == 0:
+                    validates = step % self.recipe.validate_every == 0
+                    if log is not None and (step % REPORT_STEPS == 0 or validates):
+                        self._report(log, report, validates)
+                    if step % self.recipe.save_every == 0:
                         self._save()
-                        saved = step
                 if log is not None and self.validated != self.trainer.step:
                     self._report(log, report, validates=True)
                 self._save()
         except OSError as error:
+            kept = "Nothing was saved" if self.saved < 0 else f"What was saved last, at step {self.saved}, is kept"
             raise TrainingError(
                 f"'{self.folder.path}' cannot be written to ({error}), at step {self.trainer.step}. "
-                f"What was saved last, at step {saved}, is kept: make room, then go on with --resume."
+                f"{kept}: make room, then go on with --resume."
             ) from error
 
     def _done(self) -> float:
-        return self.budget.done(self.trainer.step, self.elapsed_s)
+        return self.trainer.plan.budget.done(self.trainer.step, self.elapsed_s)
 
     def _save(self) -> None:
         state = self.trainer.state()  # by all processes: each knows its own annotators
-        if self.is_first:
+        if self.ranks.is_first:
             self._write_network(self.folder.model_file)
-            extra = {"data": self.origin["data"], "origin": self.origin, "elapsed_s": self.elapsed_s, "best": self.best}
-            self.folder.write_state({**state, **extra})
-        self.trainer.ranks.wait()
+            mine = {"origin": self.origin, "elapsed_s": self.elapsed_s, "best": self.best, "validated": self.validated}
+            self.folder.write_state({**state, **self.known, **mine})
+        self.saved = self.trainer.step
+        self.ranks.wait()
 
     def _validate(self) -> dict[int, float] | None:
         self.validated = self.trainer.step
@@ -235,13 +225,19 @@ class _Run:
 
     def _report(self, log: TrainingLog, report: Report, validates: bool) -> None:
         scores = self._validate() if validates else None
-        recent = self.trainer.recent
-        rate = self.trainer.optimizer.param_groups[0]["lr"]
-        elapsed_s, done = round(self.elapsed_s, 1), min(1.0, self._done())
-        progress = Progress(self.trainer.step, elapsed_s, done, recent.mean_loss, recent.mean_dice, rate, scores)
+        progress = Progress(
+            step=self.trainer.step,
+            elapsed_s=round(self.elapsed_s, 1),
+            done=min(1.0, self._done()),
+            loss=self.trainer.recent.mean_loss,
+            skipped=self.trainer.skipped_in_all,
+            dice=self.trainer.recent.mean_dice,
+            learning_rate=self.trainer.optimizer.param_groups[0]["lr"],
+            validation=scores,
+        )
         log.write(progress)
         report(progress)
 
     def _write_network(self, file: Path) -> None:
-        history = {"steps": str(self.trainer.step), "recipe": json.dumps(asdict(self.trainer.plan.recipe))}
+        history = {"steps": str(self.trainer.step), "recipe": json.dumps(asdict(self.recipe))}
         Checkpoint(self.trainer.plan.spec, self.trainer.average.weights, {**self.origin, **history}).save(file)

@@ -23,7 +23,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from deepgrow3d_app.errors import Busy, InvalidRequest, TrainingError
-from deepgrow3d_app.training.plan import TrainingPlan, read_plan
+from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.training.plan import TrainingPlan, first_difference, read_plan
 from deepgrow3d_app.volume.atomic_file import replace_file
 
 STATE_VERSION = 1
@@ -54,6 +55,11 @@ class RunFolder:
     def log_file(self) -> Path:
         """Figures, a JSON object a line."""
         return self.path / "log.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The same as TensorBoard reads it."""
+        return self.path / "tensorboard"
 
     @property
     def state_file(self) -> Path:
@@ -94,6 +100,18 @@ class RunFolder:
         replace_file(self.plan_file, io.BytesIO(plan.to_json().encode()))
         replace_file(self.log_file, io.BytesIO(b""))
 
+    def go_on(self, plan: TrainingPlan) -> None:
+        """Make ``plan`` that of the run which is here; its budget may be another one.
+
+        Raises:
+            InvalidRequest: there is no run, or it has another specification or recipe.
+        """
+        if difference := first_difference(plan, self.plan()):
+            raise InvalidRequest(
+                f"The run in '{self.path}' cannot be resumed by another plan: {difference}. Leave the option out."
+            )
+        replace_file(self.plan_file, io.BytesIO(plan.to_json().encode()))
+
     def plan(self) -> TrainingPlan:
         """The plan of the run that is here.
 
@@ -119,11 +137,13 @@ class RunFolder:
         """The saved state; ``None`` where the run was stopped before its first save.
 
         Raises:
-            TrainingError: it is damaged, or was written by another version.
+            TrainingError: it is damaged, was written by another version, or is gone while the network is there.
         """
-        if not self.state_file.is_file():
-            return None
         remedy = f"Start anew in another folder; '{self.model_file.name}' still holds the network (--start-from)."
+        if not self.state_file.is_file():
+            if self.model_file.is_file() and Checkpoint.load(self.model_file).origin.get("steps") != "0":
+                raise TrainingError(f"There is no '{self.state_file}' to go on from. {remedy}")
+            return None
         try:
             state: dict[str, Any] = torch.load(self.state_file, map_location="cpu", weights_only=True)
         except Exception as error:  # whose text would have the user turn a safeguard off

@@ -73,6 +73,7 @@ class Trainer:
 
     Attributes:
         step: gradient steps done.
+        skipped_in_all: steps that were not, because the loss or its gradient was not finite.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Trainer:
         self.batch = AnnotationBatch(patches, plan, ranks.slots(plan.recipe.batch_size), ranks.device)
         self.recent = Recent()
         self.step = 0
+        self.skipped_in_all = 0
         self._skipped = 0
 
     def train_step(self, done: float = 0.0) -> float:
@@ -145,6 +147,7 @@ class Trainer:
         return {
             "step": self.step,
             "skipped": self._skipped,
+            "skipped_in_all": self.skipped_in_all,
             "network": self.network.state_dict(),
             "average": self.average.weights,
             "updates": self.average.updates,
@@ -156,7 +159,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave; a batch may be shared by another number of processes."""
-        self.step, self._skipped = state["step"], state["skipped"]
+        self.step, self._skipped, self.skipped_in_all = state["step"], state["skipped"], state["skipped_in_all"]
         self.network.load_state_dict(state["network"])
         for name, weight in self.average.weights.items():
             weight.copy_(state["average"][name])
@@ -170,9 +173,11 @@ class Trainer:
 
     def _skip_step(self) -> None:
         self._skipped += 1
+        self.skipped_in_all += 1
         self.batch.leave()
         if self._skipped >= MAX_SKIPPED_STEPS:
             raise TrainingError(
                 f"The loss or its gradient was not finite in {self._skipped} steps in a row (step {self.step}). "
-                "Lower the learning rate, or check the images for absurd values."
+                "Check the images for absurd values, or start another run from the saved network (--start-from) with a "
+                "lower --learning-rate."
             )

@@ -180,7 +180,7 @@ def test_kill_9_and_a_resumed_run_learn_what_an_unbroken_run_learns(
     assert state is not None
     assert state["step"] == saved
 
-    done = launcher.deepgrow3d("train", cases, "--steps", "45", "--resume", "--output", "broken")
+    done = launcher.deepgrow3d(*arguments, "broken", "--resume")
 
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in figures(whole)] == [15, 20, 30, 40, 45]
@@ -301,8 +301,7 @@ BAD_ARGUMENTS = {
     "an unknown plan": (["--spec", "best"], ("'best'", "default or seed")),
     "no steps": (["--steps", "0"], ("after 0 steps", "positive")),
     "no run to resume": (["--resume"], ("no run", "Leave --resume out")),
-    "a resumed run with a plan": (["--resume", "--spec", "seed"], ("its own plan", "Leave out --spec")),
-    "a resumed run with another seed": (["--resume", "--seed", "3"], ("its own plan", "--seed")),
+    "no run to resume by another plan": (["--resume", "--spec", "seed"], ("no run", "Leave --resume out")),
     "no such cases": (["--steps", "1"], ("nowhere",)),
 }
 

@@ -86,7 +86,7 @@ def test_turning_moves_image_and_truth_alike():
     truth = image % 7 == 0
     generator = np.random.default_rng(1)
     for _ in range(20):
-        turned, turned_truth = turn(image, truth, generator)
+        turned, turned_truth = turn(image, truth, True, generator)
         assert torch.equal(turned % 7 == 0, turned_truth)
         assert sorted(turned.flatten().tolist()) == sorted(image.flatten().tolist())
 
@@ -173,3 +173,13 @@ def test_a_shape_has_about_the_size_that_was_asked_for():
     volumes = [float((random_shape((40, 40, 40), 0.15, generator) > 0).sum()) for _ in range(20)]
     ball = 4 / 3 * np.pi * (0.15 * 40) ** 3
     assert 0.5 * ball < np.median(volumes) < 2 * ball
+
+
+def test_axes_of_different_spacing_are_not_exchanged():
+    """A slope along k, of thick slices, stays one along k."""
+    image = torch.arange(6.0).expand(6, 6, 6)
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        turned, _ = turn(image, image > 2, False, generator)
+        assert len(turned.unique(dim=2)[0, 0]) == 6
+        assert torch.equal(turned[:1, :1].expand(6, 6, 6), turned)

@@ -6,7 +6,15 @@ import pytest
 from deepgrow3d_app.click.batched import PolicyMix
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.training.plan import DEFAULT_PLAN, SEED_PLAN, Recipe, TrainingPlan, read_plan
+from deepgrow3d_app.training.plan import (
+    DEFAULT_PLAN,
+    SEED_PLAN,
+    Budget,
+    Recipe,
+    TrainingPlan,
+    first_difference,
+    read_plan,
+)
 
 
 @pytest.fixture
@@ -67,8 +75,8 @@ def test_what_a_file_leaves_out_is_as_in_the_default_plan(read):
         ({"recipe": {"batch_sise": 2}}, "recipe has no 'batch_sise'"),
         ({"spec": {"sigma": 2}}, "spec has no 'sigma'"),
         ({"recipe": {"policies": {"deepst": 1}}}, "policies has no 'deepst'"),
-        ({"network": "basic_unet"}, "not an object of 'spec' and 'recipe'"),
-        ([], "not an object of 'spec' and 'recipe'"),
+        ({"network": "basic_unet"}, "not an object of 'spec', 'recipe' and 'budget'"),
+        ([], "not an object of 'spec', 'recipe' and 'budget'"),
         ({"spec": 5}, "spec is not an object"),
         ({"recipe": None}, "recipe is not an object"),
         ({"recipe": {"policies": [1, 2]}}, "policies is not an object"),
@@ -109,3 +117,33 @@ def test_a_number_out_of_range_is_refused_in_code_and_in_a_file(read, name, valu
 def test_a_missing_file_is_named_with_the_plans_that_there_are():
     with pytest.raises(InvalidRequest, match=r"no plan 'sed'. Choose default or seed, or name a JSON file"):
         read_plan("sed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"patch_shape": [90, 90, 90]}, "patch_shape is .* multiples of 16"),
+        ({"spacing_mm": [2, 0, 2]}, "spacing_mm is .* positive edges"),
+        ({"min_zoom": 0}, "min_zoom is 0"),
+        ({"min_zoom": 2, "max_zoom": 1}, "min_zoom is 2"),
+        ({"walker_sigmas": [0]}, "walker_sigmas is .* positive"),
+    ],
+)
+def test_a_spec_that_no_network_can_have_is_refused_in_words(tmp_path, changes, told):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({"spec": changes}))
+    with pytest.raises(InvalidRequest, match=told):
+        read_plan(str(file))
+
+
+def test_a_budget_replaces_the_default_one(tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text('{"budget": {"steps": 7}}')
+    assert read_plan(str(file)).budget == Budget(steps=7, minutes=None)
+
+
+def test_the_first_difference_of_two_plans_is_told():
+    other = dataclasses.replace(DEFAULT_PLAN, recipe=dataclasses.replace(DEFAULT_PLAN.recipe, seed=3))
+    assert first_difference(DEFAULT_PLAN, other) == "seed is 0 and not 3"
+    assert first_difference(DEFAULT_PLAN, dataclasses.replace(DEFAULT_PLAN, budget=Budget(steps=1))) is None
+    assert first_difference(DEFAULT_PLAN, SEED_PLAN) == "network is compact_unet and not basic_unet"

@@ -24,7 +24,7 @@ def test_a_process_alone_is_the_first_and_has_nobody_to_ask(monkeypatch):
         network = torch.nn.Linear(1, 1)
         assert ranks.parallel(network) is network
         assert float(ranks.mean(torch.tensor(3.0))) == 3.0
-        assert ranks.any(True)
-        assert not ranks.any(False)
+        assert ranks.first(0.25) == 0.25
+        assert ranks.agree(7)
         assert ranks.gathered([{"slot": 0}]) == [{"slot": 0}]
         ranks.wait()

@@ -17,9 +17,9 @@ from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.training import run as run_training_module
 from deepgrow3d_app.training import run_folder
 from deepgrow3d_app.training.log import Progress, TrainingLog
-from deepgrow3d_app.training.plan import read_plan
+from deepgrow3d_app.training.plan import Budget, read_plan
 from deepgrow3d_app.training.ranks import Ranks
-from deepgrow3d_app.training.run import REPORT_STEPS, Budget, RunRequest, run_training
+from deepgrow3d_app.training.run import REPORT_STEPS, RunRequest, run_training
 from deepgrow3d_app.training.run_folder import RunFolder
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -42,8 +42,9 @@ class Run:
         self.killed_at = -1
 
     def train(self, steps, minutes=None, **changes):
-        request = RunRequest([self.cases], self.held_out, Budget(steps, minutes), command="by hand")
+        request = RunRequest([self.cases], self.held_out, command="by hand")
         request = dataclasses.replace(request, **changes)
+        self.plan = dataclasses.replace(self.plan, budget=Budget(steps, minutes))
         return run_training(request, self.plan, self.folder, ALONE, self.report, self.told.append)
 
     def report(self, progress):
@@ -86,7 +87,7 @@ def run(tmp_path, plan, case_folder):
 def test_a_run_leaves_its_plan_a_network_a_log_and_curves(run, plan):
     trainer = run.train(5)
     assert trainer.step == 5
-    assert read_plan(str(run.folder.plan_file)) == plan
+    assert read_plan(str(run.folder.plan_file)) == run.plan
     network = Checkpoint.load(run.folder.model_file)
     assert network.spec == plan.spec
     assert network.origin["steps"] == "5"
@@ -176,8 +177,46 @@ class TestResumption:
 
     def test_a_finished_run_goes_on_with_a_larger_budget_and_not_with_the_same(self, run):
         run.train(2)
+        lines = run.folder.log_file.read_text()
         assert run.resume(2).step == 2
+        assert run.folder.log_file.read_text() == lines
         assert run.resume(3).step == 3
+        assert read_plan(str(run.folder.plan_file)).budget == Budget(steps=3)
+
+    def test_another_recipe_is_refused_and_nothing_changes(self, run, plan):
+        run.train(2)
+        before = files_of(run.folder)
+        run.plan = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, max_clicks=7))
+        with pytest.raises(InvalidRequest, match="another plan: max_clicks is 7 and not 4"):
+            run.train(4, resumes=True)
+        assert files_of(run.folder) == before
+
+    def test_a_network_whose_state_is_gone_is_not_trained_over(self, run):
+        run.train(2)
+        run.folder.state_file.unlink()
+        before = files_of(run.folder)
+        with pytest.raises(TrainingError, match=r"no '.*state.pt' to go on from. .*still holds the network"):
+            run.resume(2)
+        assert files_of(run.folder) == before
+
+    def test_a_run_that_was_killed_before_its_first_save_knows_what_it_started_from(
+        self, run, tmp_path, plan, case_folder, monkeypatch
+    ):
+        def kill(*arguments, **options):
+            raise Killed
+
+        run.train(2)
+        still = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, learning_rate=1e-12))
+        second = Run(tmp_path / "second", still, case_folder)
+        with monkeypatch.context() as patched:
+            patched.setattr(run_training_module, "load_group", kill)
+            with pytest.raises(Killed):
+                second.train(1, start_from=run.folder.model_file)
+        second.resume(1)
+        first, then = Checkpoint.load(run.folder.model_file), Checkpoint.load(second.folder.model_file)
+        assert json.loads(then.origin["started_from"]) == first.origin
+        for name, weight in first.weights.items():
+            torch.testing.assert_close(then.weights[name], weight)
 
     def test_a_torn_line_and_lines_after_the_saved_state_are_dropped(self, run):
         run.train(4)
@@ -211,8 +250,8 @@ class TestResumption:
         run.train(2)
         before = files_of(run.folder)
         run.cases = many_cases
-        with pytest.raises(TrainingError, match="Name the same folders, in the same order"):
-            run.resume(4)
+        with pytest.raises(TrainingError, match="Name the same folders in the same order, with the same --held-out"):
+            run.resume(2)
         assert files_of(run.folder) == before
 
     def test_without_a_run_it_is_refused(self, run):
@@ -228,7 +267,7 @@ class TestResumption:
         with pytest.raises(
             TrainingError, match=r"state.pt' is damaged. .*'model.safetensors' still holds the network"
         ) as caught:
-            run.resume(2)
+            run.resume(1)
         assert len(str(caught.value).splitlines()) == 1
         assert files_of(run.folder) == before
         Checkpoint.load(run.folder.model_file).network()
@@ -337,5 +376,5 @@ class TestBudget:
         monkeypatch.setattr(run_training_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
         trainer = run.train(100_000, minutes=0.5)
         assert 0 < trainer.step < 30
-        assert run.log[-1]["done"] == 1.0
+        assert run.log[-1]["step"] == trainer.step
         assert run.state["elapsed_s"] >= 30

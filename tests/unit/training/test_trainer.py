@@ -144,7 +144,7 @@ def test_a_loss_that_stays_non_finite_stops_the_run(make_trainer):
         next(trainer.network.parameters()).fill_(float("nan"))
     for _ in range(MAX_SKIPPED_STEPS - 1):
         assert math.isnan(trainer.train_step())
-    with pytest.raises(TrainingError, match=rf"in {MAX_SKIPPED_STEPS} steps in a row \(step 0\). Lower the learning"):
+    with pytest.raises(TrainingError, match=rf"in {MAX_SKIPPED_STEPS} steps in a row \(step 0\). Check the images"):
         trainer.train_step()
     assert trainer.step == 0
     assert all(torch.isfinite(weight).all() for weight in trainer.average.weights.values())
