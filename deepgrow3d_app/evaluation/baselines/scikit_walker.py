@@ -20,7 +20,7 @@ from deepgrow3d_app.volume.geometry import AxisOrder
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 FOREGROUND, BACKGROUND = 1, 2
-REGION = ModelSpec(patch_shape=(56, 56, 56), spacing_mm=(4.3, 4.3, 4.3))
+REGION = ModelSpec(patch_shape=(56, 56, 56), spacing_mm=(4.3, 4.3, 4.3), channels=(1,))  # there is no network
 
 
 @dataclass(frozen=True, slots=True)

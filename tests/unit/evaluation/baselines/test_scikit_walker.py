@@ -14,7 +14,7 @@ def test_the_walker_fills_a_bright_ball_in_a_mirrored_volume():
     array = (np.where(ball, 150, 0) + noise).astype(np.int16)
     array[0, 0, 0] = -1000
     volume = Volume(array, np.diag([-3.0, -3.0, 3.0, 1.0]))
-    walker = ScikitWalker(spec=ModelSpec(patch_shape=(24, 24, 24), spacing_mm=(3.0, 3.0, 3.0)))
+    walker = ScikitWalker(spec=ModelSpec(channels=(1,), patch_shape=(24, 24, 24), spacing_mm=(3.0, 3.0, 3.0)))
     clicks = [Click((14, 11, 12)), Click((3, 3, 3), is_positive=False)]
     mask = walker.segment(volume, clicks, None)
     assert dice(mask, ball) > 0.9
