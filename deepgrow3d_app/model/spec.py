@@ -118,7 +118,7 @@ class ModelSpec:
         try:
             cls(**json.loads(text))  # refuses names that it does not know, which the next line would ignore
             return TypeAdapter(cls).validate_json(text, strict=True)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
             fault = " ".join(str(error).split())
             raise CheckpointError(
                 f"its model specification is not understood ({fault}). "
