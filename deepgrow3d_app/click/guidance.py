@@ -82,7 +82,7 @@ def barrier_maps(
         float32 (2, i, j, k): exp(-tolerance) for foreground and background clicks; 1 at a click, 0
         where there is no click of that sign.
     """
-    smooth = functional.avg_pool3d(image[None, None], 4, stride=2, padding=1, count_include_pad=False)[0, 0]
+    smooth = at_half_resolution(image)
     cost = torch.full((2, *smooth.shape), torch.inf, device=image.device)
     seeds = torch.zeros_like(cost, dtype=torch.bool)
     for channel, points in enumerate((foreground, background)):
@@ -97,6 +97,11 @@ def barrier_maps(
             seeds[channel, i, j, k] = True
     tolerance = minimax_distance(cost, seeds)
     return functional.interpolate(torch.exp(-tolerance)[None], scale_factor=2, mode="trilinear")[0]
+
+
+def at_half_resolution(image: Tensor) -> Tensor:
+    """``image`` (i, j, k) of even extents as overlapping means over 4 x 4 x 4 voxels, half as many along each axis."""
+    return functional.avg_pool3d(image[None, None], 4, stride=2, padding=1, count_include_pad=False)[0, 0]
 
 
 def _distance(voxel: tuple[int, int, int], grid: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deepgrow3d_app.click.guidance import Point
+from deepgrow3d_app.click.guidance import Point, at_half_resolution
 
 SEED_RADIUS_VOXELS = 1.5
 LEAST_CONDUCTANCE = 1e-3
@@ -47,7 +47,7 @@ def walker_maps(
         float32 (sigmas, i, j, k): log-odds of the foreground, from -1 to +1 for odds of e to the power of
         -``MAX_LOG_ODDS`` to +``MAX_LOG_ODDS``.
     """
-    smooth = functional.avg_pool3d(image[None, None], 4, stride=2, padding=1, count_include_pad=False)[0, 0]
+    smooth = at_half_resolution(image)
     halves = [[_half_resolution(point) for point in points] for points in (foreground, background)]
     seeds, values = walker_seeds(smooth.shape, halves[0], halves[1], image.device)
     conductances = [conductances_of(smooth, sigma) for sigma in sigmas]
