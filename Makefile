@@ -27,7 +27,7 @@ FOUND      = $(firstword $(foreach python,$(or $(PYTHON),python3.11 python3.10 p
 # A stamp is named after the content of the lists it was installed from: another list, another stamp.
 # It is written last and old ones are removed first, so that an interrupted install leaves none.
 hash          = $(shell cat $(1) | sha256sum | cut -c 1-16)
-RUNTIME_LISTS := requirements.txt requirements-monailabel.txt pyproject.toml
+RUNTIME_LISTS := requirements.txt requirements-no-deps.txt pyproject.toml
 RUNTIME       := $(VENV)/.runtime-$(call hash,$(RUNTIME_LISTS))
 DEV           := $(VENV)/.dev-$(call hash,$(RUNTIME_LISTS) requirements-dev.txt)
 
@@ -93,7 +93,7 @@ $(RUNTIME):
 	fi
 	@echo 'Installing DeepGrow 3D into $(VENV): some minutes the first time'
 	@$(PIP) -r requirements.txt
-	@$(PIP) --no-deps -r requirements-monailabel.txt
+	@$(PIP) --no-deps -r requirements-no-deps.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 

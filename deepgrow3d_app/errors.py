@@ -12,7 +12,11 @@
     │   └── LabelMismatch         a label that does not lie on its image's grid
     ├── NotFound                  an image, label, model, session or strategy that does not exist
     ├── Busy                      the resource is taken: the same call may succeed later
+    ├── Superseded                nobody needs the answer any more: a newer request took its place
+    ├── Cancelled                 whoever asked is gone
     ├── CheckpointError           weights that are missing, damaged or of another layout
+    ├── EngineError               the network cannot be computed in the way that was asked for
+    ├── OutOfMemory               neither the GPU nor the CPU has the memory that an answer takes
     ├── TrainingError             training cannot start or go on
     └── ServerFault               a server that was asked does not answer as it should
 
@@ -98,11 +102,31 @@ class NotFound(DeepGrow3DError):
 
 
 class Busy(DeepGrow3DError):
-    """The resource is taken; the same call may succeed later."""
+    """The resource is taken; the same call may succeed later, after ``retry_after_s`` seconds most likely."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, retry_after_s)
+
+
+class Superseded(DeepGrow3DError):
+    """A newer request took the place of this one."""
+
+
+class Cancelled(DeepGrow3DError):
+    """Whoever asked is gone."""
 
 
 class CheckpointError(DeepGrow3DError):
     """Weights that are missing, damaged or of another layout."""
+
+
+class EngineError(DeepGrow3DError):
+    """The network cannot be computed in the way that was asked for."""
+
+
+class OutOfMemory(DeepGrow3DError):
+    """Neither the GPU nor the CPU has the memory that an answer takes."""
 
 
 class TrainingError(DeepGrow3DError):

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deepgrow3d_app.cases.atomic_folder import replaced_folder
 from deepgrow3d_app.cases.labelled_case import LabelledCase, structures_in, voxel_counts
 from deepgrow3d_app.cases.prepared_case import read_prepared_case, remarks_if_made_from, write_prepared_case
 from deepgrow3d_app.cases.resample import in_ras_order, resample
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.cases.structure_table import to_table
 from deepgrow3d_app.errors import DeepGrow3DError, InvalidInput
+from deepgrow3d_app.volume.atomic_folder import replaced_folder
 from deepgrow3d_app.volume.geometry import Spacing
 
 MIN_STRUCTURE_VOXELS = 30

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from deepgrow3d_app.cases.atomic_folder import remove_partial_folders
 from deepgrow3d_app.cases.preparation import Fault, Outcome, Preparation
 from deepgrow3d_app.cases.prepared_manifest import PreparedEntry, PreparedManifest
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.cases.split import validation_patients
 from deepgrow3d_app.cases.structure_table import structure_table
 from deepgrow3d_app.errors import Busy, InvalidInput, NotFound
+from deepgrow3d_app.volume.atomic_folder import remove_partial_folders
 from deepgrow3d_app.volume.geometry import Spacing
 from deepgrow3d_app.volume.volume import VOXEL_EDGE_LIMITS_MM
 

@@ -58,7 +58,7 @@ def predict(
     seconds = prediction.crop_s + prediction.network_s + prediction.restore_s
     console.print(
         f"{output}: {voxels} voxels, {voxels * di * dj * dk / 1000:.1f} ml, in {seconds:.2f} s "
-        f"({prediction.passes} passes on {predictor.engine.device})",
+        f"({prediction.passes} passes on {prediction.device})",
         soft_wrap=True,
     )
     if picture is not None:

@@ -8,7 +8,7 @@ no person clicks so precisely.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import cc3d
@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.volume.boxed_mask import Region, bounding_box, union
 from deepgrow3d_app.volume.geometry import Index, Spacing
 
 Policy = Literal["deepest", "sampled"]
-Region = npt.NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
 
 THREADS = 2
 """More do not help: the distance transforms are small."""
@@ -56,7 +55,7 @@ class ClickSimulator:
         boxes = [box for box in (bounding_box(truth), bounding_box(mask)) if box is not None]
         if not boxes:
             return None
-        outer = _union(boxes)
+        outer = union(boxes)
         errors = truth[outer] != mask[outer]
         for index in clicked:
             place = tuple(position - extent.start for position, extent in zip(index, outer, strict=True))
@@ -99,31 +98,3 @@ class ClickSimulator:
             weights = depth_mm.ravel()[candidates].astype(np.float64)
             flat = int(self.generator.choice(candidates, p=weights / weights.sum()))
         return np.array(np.unravel_index(flat, depth_mm.shape))
-
-
-def _union(boxes: Sequence[Box]) -> Box:
-    i, j, k = (
-        slice(min(e.start for e in extents), max(e.stop for e in extents)) for extents in zip(*boxes, strict=True)
-    )
-    return i, j, k
-
-
-def bounding_box(region: Region) -> Box | None:
-    """The smallest box (i, j, k) that holds every true voxel of ``region``; ``None`` where there is none.
-
-    Looks from both ends of the axis that is slowest in memory and stops at the first true voxel; the rest is
-    flattened along that axis. So an organ in a large volume is found without passing over all of it.
-    """
-    slow = max(range(3), key=lambda axis: abs(region.strides[axis]))
-    slabs = np.moveaxis(region, slow, 0)
-    first = next((position for position, slab in enumerate(slabs) if slab.any()), None)
-    if first is None:
-        return None
-    last = next(position for position in range(len(slabs) - 1, -1, -1) if slabs[position].any())
-    box = [slice(first, last + 1)] * 3
-    shadow = np.bitwise_or.reduce(slabs[first : last + 1].view(np.uint8), axis=0).view(np.bool_)
-    a, b = (axis for axis in range(3) if axis != slow)
-    for axis, occupied in ((a, shadow.any(axis=1)), (b, shadow.any(axis=0))):
-        places = np.flatnonzero(occupied)
-        box[axis] = slice(int(places[0]), int(places[-1]) + 1)
-    return box[0], box[1], box[2]

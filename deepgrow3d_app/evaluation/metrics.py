@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deepgrow3d_app.click.simulator import Box, bounding_box
 from deepgrow3d_app.evaluation.surface import DistanceMap, Surface, bounds
+from deepgrow3d_app.volume.boxed_mask import Box, bounding_box
 from deepgrow3d_app.volume.geometry import Spacing
 
 MAP_MARGIN_MM = 10.0

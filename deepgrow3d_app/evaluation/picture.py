@@ -16,14 +16,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from deepgrow3d_app.click.click import Click
-from deepgrow3d_app.click.simulator import ClickSimulator, bounding_box
+from deepgrow3d_app.click.simulator import ClickSimulator
 from deepgrow3d_app.evaluation.results import Trial
 from deepgrow3d_app.evaluation.summary import Series
+from deepgrow3d_app.volume.boxed_mask import Box, bounding_box
 from deepgrow3d_app.volume.geometry import AxisOrder, Index, Scalar, Spacing
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 Region = npt.NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
 
 CT_DISPLAY_HU = (-160.0, 240.0)
 MARGIN_MM = 20.0

@@ -14,12 +14,12 @@ import torch
 from monai.data import save_net_with_metadata
 from torch import nn
 
-from deepgrow3d_app.cases.atomic_folder import replaced_folder
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.bundle_network import NETWORK_ID, defined_network, network_definition
 from deepgrow3d_app.model.bundle_texts import metadata, readme
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.volume.atomic_folder import replaced_folder
 
 METADATA_FILE = "configs/metadata.json"
 INFERENCE_FILE = "configs/inference.json"

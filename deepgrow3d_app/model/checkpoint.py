@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass, field
@@ -66,6 +67,14 @@ class Checkpoint:
         halves = {name: tensor.detach().cpu().half().contiguous() for name, tensor in self.weights.items()}
         header = {SPEC_KEY: self.spec.to_json(), ORIGIN_KEY: json.dumps(self.origin)}
         replace_file(path, io.BytesIO(save(halves, header)))
+
+    def digest(self) -> str:
+        """The same for the same weights and specification, whatever their file and origin."""
+        content = hashlib.sha256(self.spec.to_json().encode())
+        for name, tensor in sorted(self.weights.items()):
+            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()[:32]
 
     def network(self) -> nn.Module:
         """The network with these weights, float32 on the CPU.

@@ -1,4 +1,4 @@
-"""What computes the forward pass: one small interface, so that other engines can stand beside torch."""
+"""What computes the forward pass: one small interface, and PyTorch behind it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,46 @@ from deepgrow3d_app.model.network import on_device
 
 
 class Engine(Protocol):
-    """Runs a trained network on one patch."""
+    """Runs a trained network on one patch; may be called by several threads at once."""
 
     @property
     def device(self) -> str:
         """Where it computes, for people to read."""
 
+    @property
+    def input_device(self) -> torch.device:
+        """Where inputs are best made: what lies elsewhere is copied there first."""
+
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits, float32 (i, j, k) on the CPU, for inputs float32 (channels, i, j, k) on the CPU."""
+        """Logits, float32 (i, j, k) on the CPU, for inputs float32 (channels, i, j, k)."""
 
 
 class TorchEngine:
-    """PyTorch on a GPU where there is one, else on the CPU; bfloat16 where the hardware has it.
+    """PyTorch on a GPU where there is one, else on the CPU; 16-bit arithmetic where the hardware has it.
 
     Args:
         network: weights loaded; it is moved to ``device`` and belongs to the engine from then on.
         device: ``None`` chooses.
+        is_compiled: whether ``torch.compile`` makes kernels of the network: faster on a GPU, but the first click
+            waits for them (a minute), and a C++ compiler has to be installed.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device | None = None) -> None:
+    def __init__(self, network: nn.Module, device: torch.device | None = None, *, is_compiled: bool = False) -> None:
         self._device = device if device is not None else best_device()
         self._dtype = reduced_precision(self._device)
         self._network = on_device(network.eval(), self._device)
+        if is_compiled:
+            self._network.compile()
 
     @property
     def device(self) -> str:
-        """Device and arithmetic, for example ``cpu (bfloat16)``."""
-        return f"{self._device} ({str(self._dtype or torch.float32).removeprefix('torch.')})"
+        """Library, device and arithmetic, for example ``torch, cpu (bfloat16)``."""
+        return f"torch, {self._device} ({str(self._dtype or torch.float32).removeprefix('torch.')})"
+
+    @property
+    def input_device(self) -> torch.device:
+        """The device it computes on."""
+        return self._device
 
     @torch.inference_mode()
     def __call__(self, inputs: Tensor) -> Tensor:

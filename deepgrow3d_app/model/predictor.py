@@ -23,6 +23,7 @@ from deepgrow3d_app.model.intensity import IntensityWindow
 from deepgrow3d_app.model.region import Region, first_region, next_region
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.volume.boxed_mask import BoxedMask, around_voxel, intersection, relative, union
 from deepgrow3d_app.volume.geometry import AxisOrder, Index
 from deepgrow3d_app.volume.volume import Mask, Volume
 
@@ -36,19 +37,25 @@ class Prediction:
     """An answer to clicks.
 
     Attributes:
-        mask: uint8 (i, j, k) on the volume's stored grid, 1 inside the structure. It contains every
-            foreground click and no background click.
+        boxed: the mask on the volume's stored grid. It contains every foreground click and no background click.
         region: where the network looked for the final answer, on the grid in RAS order.
         passes: forward passes that it took to find that region.
+        device: what computed it, for people to read.
         crop_s, network_s, restore_s: seconds spent cutting and encoding, computing, and restoring.
     """
 
-    mask: Mask
+    boxed: BoxedMask
     region: Region
     passes: int
+    device: str
     crop_s: float
     network_s: float
     restore_s: float
+
+    @property
+    def mask(self) -> Mask:
+        """The whole mask: uint8 (i, j, k) on the volume's stored grid, 1 inside the structure; a new array."""
+        return self.boxed.full()
 
 
 class Predictor:
@@ -74,7 +81,7 @@ class Predictor:
         return cls(checkpoint.spec, TorchEngine(checkpoint.network(), device))
 
     @torch.inference_mode()
-    def predict(self, volume: Volume, clicks: Iterable[Click], previous: Mask | None = None) -> Prediction:
+    def predict(self, volume: Volume, clicks: Iterable[Click], previous: Mask | BoxedMask | None = None) -> Prediction:
         """The mask of the structure that ``clicks`` point at.
 
         Args:
@@ -93,19 +100,20 @@ class Predictor:
                 "Send the mask that was returned for this image."
             )
         order = AxisOrder.to_ras(volume.affine)
+        known = previous if previous is None or isinstance(previous, BoxedMask) else BoxedMask.of(previous)
         source = _Source(
             image=order.apply(volume.array),
             window=IntensityWindow.of(volume, self.spec.window_hu, self.spec.compress_tails),
             foreground=[order.apply_to_index(c.index, volume.shape) for c in clicks if c.is_positive],
             background=[order.apply_to_index(c.index, volume.shape) for c in clicks if not c.is_positive],
-            previous=None if previous is None else order.apply((previous > 0).view(np.uint8)),
+            previous=None if known is None or known.voxels == 0 else known.tight().reordered(order),
         )
         region = first_region(
             self.spec,
             source.image.shape,
             order.apply_to_spacing(volume.spacing_mm),
             source.foreground + source.background,
-            source.previous,
+            None if source.previous is None else source.previous.box,
         )
         crop_s = network_s = 0.0
         passes = 0
@@ -122,18 +130,18 @@ class Predictor:
                 break
             region = wanted
         started = time.perf_counter()
-        # First axis fastest, as files store it: the mask can be written without a transposition.
-        stored = np.zeros(volume.shape, dtype=np.uint8, order="F")
-        _draw_obedient_mask(logits, region.roi, source, order.apply(stored))
-        return Prediction(stored, region, passes, crop_s, network_s, time.perf_counter() - started)
+        stored = _obedient_mask(logits, region.roi, source).reordered(order.inverse())
+        restore_s = time.perf_counter() - started
+        return Prediction(stored, region, passes, self.engine.device, crop_s, network_s, restore_s)
 
     def _inputs(self, source: _Source, roi: Roi) -> Tensor:
-        image = source.window.normalise(roi.crop(source.image, source.window.darkest))
+        device = self.engine.input_device
+        image = source.window.normalise(roi.crop(source.image, source.window.darkest).to(device))
         known = source.previous
-        previous = torch.zeros(roi.patch_shape) if known is None else roi.crop(known, 0.0)
+        previous = torch.zeros(roi.patch_shape) if known is None else roi.crop_covered(known.within(roi.source_box), 0)
         foreground = [roi.to_patch(index) for index in source.foreground]
         background = [roi.to_patch(index) for index in source.background]
-        return network_inputs(image, foreground, background, previous, self.spec)
+        return network_inputs(image, foreground, background, previous.to(device), self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,26 +152,33 @@ class _Source:
     window: IntensityWindow
     foreground: list[Index]
     background: list[Index]
-    previous: Mask | None
+    previous: BoxedMask | None
 
 
-def _draw_obedient_mask(logits: Tensor, roi: Roi, source: _Source, mask: Mask) -> None:
-    """Restore into ``mask`` (zeros, RAS order) an answer that agrees with the clicks, each voxel for certain.
+def _obedient_mask(logits: Tensor, roi: Roi, source: _Source) -> BoxedMask:
+    """An answer, in RAS order, that agrees with the clicks, each voxel for certain.
 
     What the previous mask says of voxels beyond the region stays: nothing new is known about them.
     """
-    if source.previous is not None:
-        mask[...] = source.previous
-        mask[roi.source_box] = 0
     for index in source.foreground:
         _obey(logits, roi.to_patch(index), 1.0)
     for index in source.background:
         _obey(logits, roi.to_patch(index), -1.0)
-    roi.restore(logits, mask)
-    for index in source.foreground:
-        mask[index] = 1
-    for index in source.background:
-        mask[index] = 0
+    drawn = roi.restore(logits)
+    clicked = [around_voxel(index) for index in source.foreground + source.background]
+    box = union([*clicked, *(mask.box for mask in (drawn, source.previous) if mask is not None and mask.part.size)])
+    part = drawn.within(box)
+    if source.previous is not None:
+        beyond = source.previous.within(box)
+        covered = intersection(roi.source_box, box)
+        if covered is not None:
+            beyond[relative(covered, box)] = False
+        part |= beyond
+    for place in clicked[: len(source.foreground)]:
+        part[relative(place, box)] = True
+    for place in clicked[len(source.foreground) :]:
+        part[relative(place, box)] = False
+    return BoxedMask(roi.source_shape, box, part).tight()
 
 
 def _obey(logits: Tensor, point: Point, sign: float) -> None:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from deepgrow3d_app.click.simulator import bounding_box
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.volume.boxed_mask import Box, bounding_box
 from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
-from deepgrow3d_app.volume.volume import Mask
 
 GROWTH = 1.5
 TOUCHING_SHARE = 0.005
@@ -53,15 +52,14 @@ def first_region(
     source_shape: Sequence[int],
     spacing_mm: Spacing,
     clicks: Sequence[Index],
-    previous: Mask | None,
+    box: Box | None,
 ) -> Region:
-    """Where to look first: around the clicks and the previous mask.
+    """Where to look first: around the clicks and ``box``, that of the previous mask.
 
     Without a mask at zoom 1, unless the clicks are farther apart or the volume is smaller than that.
     """
     shape = (source_shape[0], source_shape[1], source_shape[2])
     low, high = np.min(clicks, axis=0), np.max(clicks, axis=0)
-    box = None if previous is None else bounding_box(previous.view(np.bool_))
     if box is not None:
         low = np.minimum(low, [extent.start for extent in box])
         high = np.maximum(high, [extent.stop - 1 for extent in box])

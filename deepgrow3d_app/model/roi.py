@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from deepgrow3d_app.click.guidance import Point
+from deepgrow3d_app.volume.boxed_mask import NOWHERE, Box, BoxedMask
 from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
-from deepgrow3d_app.volume.volume import Mask
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +80,18 @@ class Roi:
         return i, j, k
 
     def crop(self, source: npt.NDArray[np.generic], fill: float) -> Tensor:
-        """The region of a source array as a float32 patch (i, j, k).
+        """The region of a source array (of ``source_shape``) as a float32 patch (i, j, k).
 
         Linear interpolation; where the patch is coarser than the source, a triangle as wide as the
         patch voxel averages what would otherwise alias. Patch voxels with their centre outside the
         volume get ``fill``.
         """
+        return self.crop_covered(source[self.source_box], fill)
+
+    def crop_covered(self, covered: npt.NDArray[np.generic], fill: float) -> Tensor:
+        """As :meth:`crop`, of that part of the source array alone which ``source_box`` covers."""
         box = self.source_box
-        patch = torch.from_numpy(np.ascontiguousarray(source[box], dtype=np.float32))
+        patch = torch.from_numpy(np.ascontiguousarray(covered, dtype=np.float32))
         outside = torch.zeros(self.patch_shape, dtype=torch.bool)
         for axis, extent in enumerate(self.source_shape):
             positions = self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
@@ -101,17 +103,15 @@ class Roi:
             outside |= beyond.reshape([-1 if other == axis else 1 for other in range(3)])
         return patch.masked_fill(outside, fill)
 
-    def restore(self, logits: Tensor, mask: Mask) -> None:
-        """Write 1 into ``mask`` where the interpolated ``logits`` are positive.
+    def restore(self, logits: Tensor) -> BoxedMask:
+        """Where the interpolated ``logits`` are positive, on the source grid.
 
         Args:
             logits: float (i, j, k) of ``patch_shape``.
-            mask: uint8 (i, j, k) on the source grid, zeros in ``source_box``; may be a view in another
-                memory order.
         """
         positive = logits > 0
         if not bool(positive.any()):
-            return
+            return BoxedMask(self.source_shape, NOWHERE, np.zeros((0, 0, 0), np.bool_))
         box = list(self.source_box)
         values = logits.float()
         for axis in range(3):
@@ -124,7 +124,7 @@ class Roi:
             positions = (torch.arange(box[axis].start, box[axis].stop) - self.start[axis]) / self.step[axis] - 0.5
             matrix = _interpolation(positions, self.patch_shape[axis], max(1.0, 1.0 / self.step[axis]))
             values = torch.movedim(torch.tensordot(matrix, values, dims=([1], [axis])), 0, axis)
-        mask[tuple(box)] = (values > 0).numpy()
+        return BoxedMask(self.source_shape, (box[0], box[1], box[2]), (values > 0).numpy())
 
 
 def _interpolation(positions: Tensor, count: int, width: float) -> Tensor:

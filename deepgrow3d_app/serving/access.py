@@ -10,6 +10,8 @@ from fastapi.params import Depends as Dependency
 from monailabel.config import settings
 
 from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.click_queue import ClickQueue
+from deepgrow3d_app.serving.metrics import Metrics
 from deepgrow3d_app.serving.workers import Workers
 
 
@@ -32,9 +34,14 @@ def _served_app(request: Request) -> DeepGrow3DApp:
     return app
 
 
-def _click_workers(request: Request) -> Workers:
-    workers: Workers = request.app.state.click_workers
-    return workers
+def _click_queue(request: Request) -> ClickQueue:
+    queue: ClickQueue = request.app.state.click_queue
+    return queue
+
+
+def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
 
 
 def _file_workers(request: Request) -> Workers:
@@ -43,5 +50,6 @@ def _file_workers(request: Request) -> Workers:
 
 
 Served = Annotated[DeepGrow3DApp, Depends(_served_app)]
-ClickWorkers = Annotated[Workers, Depends(_click_workers)]
+ClickLine = Annotated[ClickQueue, Depends(_click_queue)]
+Measured = Annotated[Metrics, Depends(_metrics)]
 FileWorkers = Annotated[Workers, Depends(_file_workers)]

@@ -16,6 +16,8 @@ from monailabel.tasks.activelearning.first import First
 
 from deepgrow3d_app import __version__
 from deepgrow3d_app.errors import InvalidRequest, NotFound
+from deepgrow3d_app.model.engine_choice import EngineChoice
+from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import ClickMemory
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.identifiers import shown
@@ -51,7 +53,11 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
             raise InvalidRequest(f"The studies '{studies}' are a DICOMweb server. Give a folder of images for now.")
         self.serving = ServingSettings.load(conf)
         self.volumes = VolumeCache(self.serving.volume_cache_bytes)
-        self.model = ServedModel(self.serving.checkpoint or Path(app_dir) / "model" / CHECKPOINT_FILE)
+        self.kept = self.serving.cache_folder or Path(studies) / ".deepgrow3d"
+        self.model = ServedModel(
+            self.serving.checkpoint or Path(app_dir) / "model" / CHECKPOINT_FILE,
+            EngineChoice(self.serving.engine, self.kept / "engines", self.serving.torch_compile),
+        )
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -73,7 +79,12 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
     def init_infers(self) -> dict[str, InferTask]:
         """The one model."""
         return {
-            MODEL_NAME: DeepGrowInferTask(self.model, self.volumes, ClickMemory(self.serving.click_memory_bytes)),
+            MODEL_NAME: DeepGrowInferTask(
+                self.model,
+                self.volumes,
+                ClickMemory(self.serving.click_memory_bytes),
+                ClickLog(None if monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY else self.kept / "clicks"),
+            ),
         }
 
     def init_strategies(self) -> dict[str, Strategy]:

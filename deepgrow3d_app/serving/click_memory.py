@@ -2,22 +2,23 @@
 
 Viewers send all clicks of a structure at every request, so the server needs no session to answer;
 but the network improves a mask better than it starts over. What was answered to some of the clicks
-is therefore remembered, within a bound, and may be forgotten at any time without harm.
+is therefore remembered, within a bound, and may be forgotten at any time: :mod:`click_log` knows how
+to compute it again.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.volume.boxed_mask import Box, BoxedMask
 from deepgrow3d_app.volume.geometry import Shape
-from deepgrow3d_app.volume.volume import Mask
 
 OVERHEAD_BYTES = 1024
 """What an entry costs besides its voxels, roughly: its clicks, keys and bookkeeping."""
@@ -49,36 +50,24 @@ class PackedMask:
     """A binary mask, one bit per voxel of its bounding box."""
 
     shape: Shape
-    box: tuple[slice, slice, slice]
+    box: Box
     bits: npt.NDArray[np.uint8]
 
     @classmethod
-    def pack(cls, mask: Mask) -> PackedMask:
-        """``mask`` (i, j, k), 0 or 1."""
-        i, j, k = mask.shape
-        axes = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-        a, b, c = (slice(int(axis[0]), int(axis[-1]) + 1) if axis.size else slice(0, 0) for axis in axes)
-        return cls((i, j, k), (a, b, c), np.packbits(mask[a, b, c]))
+    def pack(cls, mask: BoxedMask) -> PackedMask:
+        """``mask`` in an eighth of its bytes."""
+        return cls(mask.shape, mask.box, np.packbits(mask.part))
 
-    def unpack(self) -> Mask:
-        """The mask that was packed, as a new array."""
-        mask = np.zeros(self.shape, np.uint8, order="F")  # as files store it, so that writing needs no transposition
-        inside = mask[self.box]
-        inside[...] = np.unpackbits(self.bits, count=inside.size).reshape(inside.shape)
-        return mask
+    def unpack(self) -> BoxedMask:
+        """The mask that was packed."""
+        extents = [extent.stop - extent.start for extent in self.box]
+        part = np.unpackbits(self.bits, count=math.prod(extents)).reshape(extents)
+        return BoxedMask(self.shape, self.box, part.view(np.bool_))
 
     @property
     def n_bytes(self) -> int:
         """What keeping it costs."""
         return self.bits.nbytes + OVERHEAD_BYTES
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recollection:
-    """A remembered mask, and whether it is the answer to exactly the clicks that were asked about."""
-
-    mask: Mask
-    is_exact: bool
 
 
 class ClickMemory:
@@ -93,47 +82,31 @@ class ClickMemory:
         self._n_bytes = 0
         self._lock = threading.Lock()
         self._masks: OrderedDict[tuple[Subject, Clicks], PackedMask] = OrderedDict()
-        self._known: dict[Subject, set[Clicks]] = {}
 
     @property
     def n_bytes(self) -> int:
         """What the remembered masks cost now."""
         return self._n_bytes
 
-    def recall(self, subject: Subject, clicks: Iterable[Click]) -> Recollection | None:
-        """The mask of exactly these clicks, else of the most of them that were answered, else ``None``.
-
-        A mask that was made with a click that is not among ``clicks`` any more (it was undone) is
-        never returned.
-        """
-        asked = frozenset(clicks)
+    def recall(self, subject: Subject, clicks: Clicks) -> BoxedMask | None:
+        """The answer to exactly these clicks, or ``None`` where it is not remembered (any more)."""
         with self._lock:
-            answered = [known for known in self._known.get(subject, ()) if known <= asked]
-            if not answered:
+            packed = self._masks.get((subject, clicks))
+            if packed is None:
                 return None
-            nearest = max(answered, key=len)
-            self._masks.move_to_end((subject, nearest))
-            packed = self._masks[subject, nearest]
-        return Recollection(packed.unpack(), is_exact=nearest == asked)
+            self._masks.move_to_end((subject, clicks))
+        return packed.unpack()
 
-    def remember(self, subject: Subject, clicks: Iterable[Click], mask: Mask) -> None:
+    def remember(self, subject: Subject, clicks: Clicks, mask: BoxedMask) -> None:
         """Keep ``mask`` as the answer to ``clicks``."""
         packed = PackedMask.pack(mask)
         if packed.n_bytes > self._max_bytes:
             return
-        key = (subject, frozenset(clicks))
+        key = (subject, clicks)
         with self._lock:
             if key in self._masks:
-                self._forget(key)
+                self._n_bytes -= self._masks.pop(key).n_bytes
             self._masks[key] = packed
-            self._known.setdefault(subject, set()).add(key[1])
             self._n_bytes += packed.n_bytes
             while self._n_bytes > self._max_bytes:
-                self._forget(next(iter(self._masks)))
-
-    def _forget(self, key: tuple[Subject, Clicks]) -> None:
-        self._n_bytes -= self._masks.pop(key).n_bytes
-        subject, clicks = key
-        self._known[subject].discard(clicks)
-        if not self._known[subject]:
-            del self._known[subject]
+                self._n_bytes -= self._masks.popitem(last=False)[1].n_bytes

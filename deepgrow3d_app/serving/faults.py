@@ -17,7 +17,7 @@ from monailabel.interfaces.exception import (
 )
 from starlette.exceptions import HTTPException
 
-from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidInput, NotFound
+from deepgrow3d_app.errors import Busy, Cancelled, DeepGrow3DError, InvalidInput, NotFound, OutOfMemory, Superseded
 from deepgrow3d_app.serving.identifiers import shown
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,12 @@ def status_and_reason(error: Exception) -> tuple[HTTPStatus, str]:
         return HTTPStatus.NOT_FOUND, str(error)
     if isinstance(error, Busy):
         return HTTPStatus.TOO_MANY_REQUESTS, str(error)
+    if isinstance(error, Superseded):
+        return HTTPStatus.CONFLICT, str(error)
+    if isinstance(error, Cancelled):
+        return HTTPStatus.REQUEST_TIMEOUT, str(error)
+    if isinstance(error, OutOfMemory):
+        return HTTPStatus.SERVICE_UNAVAILABLE, str(error)
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return HTTPStatus.NOT_FOUND, str(error.msg)
     if isinstance(error, MONAILabelException) and error.error == MONAILabelError.INVALID_INPUT:
@@ -60,7 +66,8 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s", request.method, request.url.path, exc_info=error)
     else:
         logger.info("%s %s: %d %s", request.method, request.url.path, status, reason)
-    return JSONResponse({"detail": reason}, status)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
+    return JSONResponse({"detail": reason}, status, headers)
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:

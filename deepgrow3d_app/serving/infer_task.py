@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from deepgrow3d_app.click.click import checked_clicks
+from deepgrow3d_app.click.click import Click, checked_clicks
+from deepgrow3d_app.model.predictor import Prediction
+from deepgrow3d_app.serving.click_log import Answered, ClickLog, way_to
 from deepgrow3d_app.serving.click_memory import ClickMemory, Subject
+from deepgrow3d_app.serving.compact_answer import COMPACT_EXTENSION, pack
 from deepgrow3d_app.serving.file_version import file_version
 from deepgrow3d_app.serving.infer_request import InferRequest
 from deepgrow3d_app.serving.served_model import LoadedModel, ServedModel
+from deepgrow3d_app.volume.boxed_mask import BoxedMask
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, extension_of
+from deepgrow3d_app.volume.geometry import Index
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 logger = logging.getLogger(__name__)
@@ -35,7 +40,7 @@ class InferAnswer:
     Attributes:
         content: the bytes of a file.
         extension: the format of ``content``.
-        params: what viewers read beside it: label_names, latencies (in seconds), centroids (voxels).
+        params: what viewers read beside it: label_names, latencies (in seconds), centroids (voxels), device.
     """
 
     content: bytes
@@ -50,18 +55,20 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         model: what answers.
         volumes: decoded images.
         memory: masks of earlier clicks.
+        log: how they were made.
     """
 
-    def __init__(self, model: ServedModel, volumes: VolumeCache, memory: ClickMemory) -> None:
+    def __init__(self, model: ServedModel, volumes: VolumeCache, memory: ClickMemory, log: ClickLog) -> None:
         super().__init__(
             type=InferType.DEEPGROW,
-            labels=list(model.loaded.predictor.spec.labels),
+            labels=list(model.loaded.predictors.spec.labels),
             dimension=3,
             description="DeepGrow 3D: clicks inside and outside a structure become its mask",
         )
         self._model = model
         self._volumes = volumes
         self._memory = memory
+        self._log = log
 
     def is_valid(self) -> bool:
         """Whether the task can answer: a server without weights does not start, so it always can."""
@@ -69,7 +76,7 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
 
     def info(self) -> dict[str, Any]:
         """What viewers are told, for the weights that are served now."""
-        return {**super().info(), "labels": list(self._model.loaded.predictor.spec.labels)}
+        return {**super().info(), "labels": list(self._model.loaded.predictors.spec.labels)}
 
     def get_path(self, validate: bool = True) -> str:
         """The checkpoint file."""
@@ -91,6 +98,7 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         volume: Volume | None = None,
         previous: Mask | None = None,
         session_id: str = "",
+        is_compact: bool = False,
     ) -> InferAnswer:
         """The mask that ``request`` asks for.
 
@@ -101,6 +109,7 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             previous: the mask to start from, on the image's grid; ``None`` for what was answered to
                 earlier clicks, where that is remembered.
             session_id: the session that the image belongs to.
+            is_compact: whether the content is that of ``compact_answer`` in place of a file.
 
         Raises:
             UnreadableVolume, UnsupportedVolume: the image is not one 3-D image.
@@ -115,45 +124,79 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             volume = self._volumes.get(image)
         read_s = time.perf_counter() - started
         if previous is not None or not is_kept:
-            mask, latencies = _predict(model, volume, request, previous)
+            work = _Work()
+            mask = work.add(model.predictors.predict(volume, request.clicks, previous))
         else:
             subject = Subject(str(image), image_version, model.version, request.label, f"{session_id}/{request.client}")
-            mask, latencies = self._remembered_or_predicted(model, volume, request, subject)
+            mask, work = self._answered(model, volume, request, subject)
         written = time.perf_counter()
         extension = request.result_extension or extension_of(image.name) or ".nii.gz"
-        content = encode_mask(mask, volume.affine, extension, compress=request.compress)
+        if is_compact:
+            extension, content = COMPACT_EXTENSION, pack(mask)
+        else:
+            content = encode_mask(mask.full(), volume.affine, extension, compress=request.compress)
         finished = time.perf_counter()
-        latencies |= {"read": read_s, "write": finished - written, "total": finished - started}
+        latencies = {**work.latencies(), "read": read_s, "write": finished - written, "total": finished - started}
         name = request.label or UNNAMED
         logger.info("%s of %s: %d clicks, %.2f s", name, image.name, len(request.clicks), latencies["total"])
         params = {
             "label_names": {name: 1},
             "latencies": {step: round(seconds, 3) for step, seconds in latencies.items()},
             "centroids": {name: _centroid(mask)},
+            "device": work.device,
         }
         return InferAnswer(content, extension, params)
 
-    def _remembered_or_predicted(
+    def _answered(
         self, model: LoadedModel, volume: Volume, request: InferRequest, subject: Subject
-    ) -> tuple[Mask, dict[str, float]]:
-        clicks = checked_clicks(request.clicks, volume.shape)
-        recollection = self._memory.recall(subject, clicks)
-        if recollection is not None and recollection.is_exact:
-            return recollection.mask, dict.fromkeys(("pre", "infer", "invert", "post"), 0.0)
-        mask, latencies = _predict(model, volume, request, recollection.mask if recollection else None)
-        self._memory.remember(subject, clicks, mask)
-        return mask, latencies
+    ) -> tuple[BoxedMask, _Work]:
+        """The mask of all clicks of ``request``, computed from that of the clicks before, as often as it takes."""
+        asked = frozenset(checked_clicks(request.clicks, volume.shape))
+        way = way_to(asked, self._log.history(subject))
+        mask, done = None, 0
+        for number in range(len(way), 0, -1):
+            mask = self._memory.recall(subject, way[number - 1])
+            if mask is not None:
+                done = number
+                break
+        work = _Work()
+        for clicks in way[done:]:
+            mask = work.add(model.predictors.predict(volume, sorted(clicks, key=_by_side), mask))
+            self._memory.remember(subject, clicks, mask)
+        self._log.add(subject, Answered(asked, way[-2] if len(way) > 1 else None))
+        assert mask is not None  # noqa: S101 - the way is never empty
+        return mask, work
 
 
-def _predict(
-    model: LoadedModel, volume: Volume, request: InferRequest, previous: Mask | None
-) -> tuple[Mask, dict[str, float]]:
-    prediction = model.predictor.predict(volume, request.clicks, previous)
-    latencies = {"pre": prediction.crop_s, "infer": prediction.network_s, "invert": prediction.restore_s, "post": 0.0}
-    return prediction.mask, latencies
+@dataclass(slots=True)
+class _Work:
+    """What it took to answer: seconds by stage, and who computed; nothing where the answer was remembered."""
+
+    crop_s: float = 0.0
+    network_s: float = 0.0
+    restore_s: float = 0.0
+    device: str = "memory"
+
+    def add(self, prediction: Prediction) -> BoxedMask:
+        self.crop_s += prediction.crop_s
+        self.network_s += prediction.network_s
+        self.restore_s += prediction.restore_s
+        self.device = prediction.device
+        return prediction.boxed
+
+    def latencies(self) -> dict[str, float]:
+        """By MONAI Label's names."""
+        return {"pre": self.crop_s, "infer": self.network_s, "invert": self.restore_s, "post": 0.0}
 
 
-def _centroid(mask: Mask) -> list[str]:
+def _by_side(click: Click) -> tuple[bool, Index]:
+    return not click.is_positive, click.index
+
+
+def _centroid(mask: BoxedMask) -> list[str]:
     """The mean voxel (i, j, k) of ``mask``, rounded, as the strings that MONAI Label sends."""
-    totals = [mask.sum(axis=others, dtype=np.int64) for others in ((1, 2), (0, 2), (0, 1))]
-    return [str(round(float(np.average(np.arange(total.size), weights=total)))) for total in totals]
+    totals = [mask.part.sum(axis=others, dtype=np.int64) for others in ((1, 2), (0, 2), (0, 1))]
+    return [
+        str(round(extent.start + float(np.average(np.arange(total.size), weights=total))))
+        for extent, total in zip(mask.box, totals, strict=True)
+    ]

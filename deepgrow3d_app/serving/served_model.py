@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from deepgrow3d_app.click.click import Click
-from deepgrow3d_app.errors import CheckpointError
-from deepgrow3d_app.model.predictor import Predictor
+from deepgrow3d_app.errors import CheckpointError, EngineError
+from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.model.engine_choice import EngineChoice
+from deepgrow3d_app.model.predictor_pool import PredictorPool
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.volume.volume import Volume
 
@@ -20,43 +22,51 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A predictor, and the version of the checkpoint file it was made from."""
+    """What answers, and the version of the checkpoint file it was made from."""
 
-    predictor: Predictor
+    predictors: PredictorPool
     version: FileVersion
 
 
-def load_predictor(path: Path) -> Predictor:
-    """The predictor of the checkpoint at ``path``, whoever made that file; it has answered a click already.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or no network can be built from it that answers.
-    """
-    air = Volume(np.full((8, 8, 8), -1000, np.int16), np.eye(4), name="trial")
-    try:
-        predictor = Predictor.from_checkpoint(path)
-        predictor.predict(air, [Click((4, 4, 4))])
-    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, MemoryError) as error:
-        fault = str(error).partition("\n")[0].rstrip(".")
-        raise CheckpointError(f"'{path.name}' holds no network that answers a click ({fault}).") from error
-    return predictor
-
-
-class ServedModel:
-    """The checkpoint at one path, as a predictor. Training publishes by replacing the file.
+def load_predictors(path: Path, choice: EngineChoice) -> PredictorPool:
+    """What answers with the checkpoint at ``path``, whoever made that file; it has answered a click already.
 
     Args:
         path: the checkpoint.
+        choice: what is to compute.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or no network can be built from it that answers.
+        EngineError: what was chosen cannot be had.
+    """
+    air = Volume(np.full((8, 8, 8), -1000, np.int16), np.eye(4), name="trial")
+    try:
+        predictors = PredictorPool.of(Checkpoint.load(path), choice)
+        predictors.predict(air, [Click((4, 4, 4))])
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, MemoryError) as error:
+        fault = str(error).partition("\n")[0].rstrip(".")
+        raise CheckpointError(f"'{path.name}' holds no network that answers a click ({fault}).") from error
+    return predictors
+
+
+class ServedModel:
+    """The checkpoint at one path, as what answers. Training publishes by replacing the file.
+
+    Args:
+        path: the checkpoint.
+        choice: what is to compute.
 
     Raises:
         CheckpointError: there is none, or it is damaged; an untrained network is never served.
+        EngineError: what was chosen cannot be had.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, choice: EngineChoice) -> None:
         self.path = path
+        self._choice = choice
         self._lock = threading.Lock()
         version = file_version(path)
-        self._loaded = LoadedModel(load_predictor(path), version)
+        self._loaded = LoadedModel(self._load(), version)
         self._looked_at = version
 
     @property
@@ -78,10 +88,13 @@ class ServedModel:
                     self._looked_at = version
         return self._loaded
 
+    def _load(self) -> PredictorPool:
+        return load_predictors(self.path, self._choice)
+
     def _reload(self, version: FileVersion) -> None:
         try:
-            self._loaded = LoadedModel(load_predictor(self.path), version)
-        except CheckpointError as error:
+            self._loaded = LoadedModel(self._load(), version)
+        except (CheckpointError, EngineError) as error:
             logger.error("The model loaded before goes on serving: %s", error)  # noqa: TRY400 - the message says it all
         else:
             logger.info("Serving the new checkpoint '%s'", self.path.name)

@@ -20,8 +20,11 @@ from monailabel.interfaces.utils.app import app_instance
 from deepgrow3d_app import __version__
 from deepgrow3d_app.errors import DeepGrow3DError, NotFound
 from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.click_queue import ClickQueue
 from deepgrow3d_app.serving.faults import answer_faults
+from deepgrow3d_app.serving.metrics import Metrics
 from deepgrow3d_app.serving.routes import activelearning, datastore, infer, info, model, session, train
+from deepgrow3d_app.serving.routes import metrics as metrics_route
 from deepgrow3d_app.serving.upload_limit import UploadLimit
 from deepgrow3d_app.serving.workers import Workers
 
@@ -40,13 +43,18 @@ def build(served: DeepGrow3DApp) -> FastAPI:
         lifespan=_lifespan,
     )
     api.state.served = served
-    api.state.click_workers = Workers(served.serving.worker_threads, served.serving.max_waiting)
+    devices = len(served.model.loaded.predictors.devices)
+    queue = api.state.click_queue = ClickQueue(max(served.serving.worker_threads, devices), served.serving.max_waiting)
+    metrics = api.state.metrics = Metrics()
+    metrics.watch("clicks_waiting", "Clicks that wait for a thread", lambda: queue.waiting)
+    metrics.watch("clicks_running", "Clicks that are computed", lambda: queue.running)
+    metrics.watch("volume_bytes", "Decoded volumes that are kept open", lambda: served.volumes.n_bytes)
     api.state.file_workers = Workers(FILE_THREADS, served.serving.max_waiting)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         from monailabel.endpoints import login
 
         api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
-    for routes in (info, infer, datastore, session, activelearning, model, train):
+    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route):
         api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
     answer_faults(api)
     api.add_middleware(UploadLimit, max_bytes=served.serving.upload_bytes)

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.model.engine_choice import EngineName
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -19,6 +20,12 @@ class ServingSettings(BaseSettings):
 
     Attributes:
         checkpoint: the served weights; ``None`` for those in the app's ``model`` folder.
+        engine: what computes the network: ``openvino``, ``torch``, or ``auto`` for PyTorch on a GPU and OpenVINO
+            (when it is ready) on a CPU.
+        torch_compile: whether PyTorch compiles the network on a GPU: faster, after a minute at start-up.
+        cache_folder: where decoded volumes, converted networks and click logs are kept; ``None`` for ``.deepgrow3d``
+            in the studies folder.
+        volume_disk_bytes: bound on the decoded volumes on disk; 0 keeps none there.
         worker_threads: clicks that are computed at once; further ones wait.
         max_waiting: clicks that may wait; beyond that the server says that it is busy.
         volume_cache_bytes: bound on the decoded volumes kept in memory.
@@ -32,6 +39,10 @@ class ServingSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore")
 
     checkpoint: Path | None = None
+    engine: EngineName = "auto"
+    torch_compile: bool = False
+    cache_folder: Path | None = None
+    volume_disk_bytes: int = Field(default=16 * GIB, ge=0)
     worker_threads: int = Field(default=1, ge=1, le=64)
     max_waiting: int = Field(default=64, ge=0)
     volume_cache_bytes: int = Field(default=2 * GIB, ge=0)

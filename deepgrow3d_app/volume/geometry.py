@@ -57,6 +57,11 @@ class AxisOrder:
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
         return array.transpose(self.source_axes)[steps]
 
+    def inverse(self) -> AxisOrder:
+        """The order that brings the array back: ``x.inverse().apply(x.apply(a))`` is ``a``."""
+        a, b, c = (self.source_axes.index(axis) for axis in range(3))
+        return AxisOrder((a, b, c), (self.flips[a], self.flips[b], self.flips[c]))
+
     def undo(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """A view of ``array`` back in the source order: ``undo(apply(x))`` is ``x``."""
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)

@@ -89,9 +89,8 @@ class ClickRegion:
         Args:
             scores: (i, j, k) of the region, positive inside the structure.
         """
-        mask = np.zeros(self.volume.shape, dtype=np.uint8)
         order = AxisOrder.to_ras(self.volume.affine)
-        self.roi.restore(torch.from_numpy(scores.astype(np.float32)), order.apply(mask))
+        mask = order.undo(self.roi.restore(torch.from_numpy(scores.astype(np.float32))).full())
         for click in self.clicks:
             mask[click.index] = click.is_positive
         return mask

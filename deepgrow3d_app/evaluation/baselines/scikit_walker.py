@@ -80,8 +80,7 @@ class ScikitWalker:
             # scikit-image remarks on every call that a solver that is not installed would be faster.
             warnings.simplefilter("ignore")
             probability = random_walker(patch, seeds, beta=self.beta, mode="cg_j", tol=1e-2, return_full_prob=True)
-        mask = np.zeros(volume.shape, dtype=np.uint8)
-        roi.restore(torch.from_numpy((probability[0] - 0.5).astype(np.float32)), order.apply(mask))
+        mask = order.undo(roi.restore(torch.from_numpy((probability[0] - 0.5).astype(np.float32))).full())
         for click in clicks:
             mask[click.index] = click.is_positive
         return mask

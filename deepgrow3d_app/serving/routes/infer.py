@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import mimetypes
 import uuid
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from urllib3.filepost import encode_multipart_formdata
 
-from deepgrow3d_app.errors import InvalidRequest
-from deepgrow3d_app.serving.access import USER, ClickWorkers, Served
+from deepgrow3d_app.errors import Busy, Cancelled, InvalidRequest, Superseded
+from deepgrow3d_app.serving.access import USER, ClickLine, Measured, Served
 from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.click_queue import ClickSet
+from deepgrow3d_app.serving.compact_answer import CompactAnswer, with_params
+from deepgrow3d_app.serving.faults import status_and_reason
 from deepgrow3d_app.serving.infer_request import InferRequest
 from deepgrow3d_app.serving.infer_task import DeepGrowInferTask, InferAnswer
 from deepgrow3d_app.serving.json_text import parse_object
@@ -25,7 +30,7 @@ from deepgrow3d_app.volume.volume import Volume
 
 router = APIRouter(prefix="/infer", tags=["Infer"])
 
-Output = Literal["all", "image", "json", "dicom_seg"]
+Output = Literal["all", "image", "json", "compact", "dicom_seg"]
 
 BINARY = "application/octet-stream"
 
@@ -34,11 +39,19 @@ BINARY = "application/octet-stream"
     "/{model}",
     dependencies=USER,
     response_class=Response,
-    responses={200: {"content": {"multipart/form-data": {}, BINARY: {}, "application/json": {}}}},
+    responses={
+        200: {
+            "content": {"multipart/form-data": {}, BINARY: {}, "application/json": {}},
+            "model": CompactAnswer,
+            "description": "all: params and a file. image: the file. json: params. compact: see CompactAnswer.",
+        }
+    },
 )
 async def infer(
     served: Served,
-    workers: ClickWorkers,
+    queue: ClickLine,
+    metrics: Measured,
+    http_request: Request,
     model: str,
     image: str = "",
     session_id: str = "",
@@ -57,8 +70,26 @@ async def infer(
         raise InvalidRequest("output=dicom_seg needs studies on a DICOMweb server. Ask for output=image here.")
     request = InferRequest.from_params(parse_object(params, "params"))
     uploads = {name: Upload.of(sent) for name, sent in (("file", file), ("label", label)) if sent is not None}
-    answer = await workers.run(_answer, served, task, request, image, session_id, uploads)
+    client = request.client or (http_request.client.host if http_request.client else "")
+    asked = ClickSet((model, image, session_id, request.label, client), frozenset(request.clicks))
+    compute = partial(_answer, served, task, request, image, session_id, uploads, is_compact=output == "compact")
+    try:
+        turn = await queue.run(compute, asked, http_request.is_disconnected)
+    except Exception as error:
+        metrics.not_answered(_outcome(error))
+        raise
+    answer = turn.result
+    answer.params["latencies"]["queue"] = round(turn.waited_s, 3)
+    answer.params["queue_position"] = turn.position
+    metrics.answered(answer.params["latencies"])
     return _response(answer, output)
+
+
+def _outcome(error: Exception) -> str:
+    """What the metrics call it."""
+    if isinstance(error, Busy | Superseded | Cancelled):
+        return type(error).__name__.lower()
+    return "failed" if status_and_reason(error)[0] >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused"
 
 
 def _answer(
@@ -68,6 +99,8 @@ def _answer(
     image: str,
     session_id: str,
     uploads: dict[str, Upload],
+    *,
+    is_compact: bool = False,
 ) -> InferAnswer:
     if "file" in uploads:
         extension = uploads["file"].extension
@@ -75,14 +108,16 @@ def _answer(
             raise InvalidRequest(f"'file' is no image that can be read. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
         with uploads["file"].staged(f"file{extension}") as path:
             # The next request sends the file again, under another path: neither it nor its mask is worth keeping.
-            return _answer_on(served, task, request, path, "", uploads.get("label"), read_volume(path))
+            return _answer_on(
+                served, task, request, path, "", uploads.get("label"), read_volume(path), is_compact=is_compact
+            )
     if session_id:
         path = served.viewer_sessions().get(session_id, touch=True).image
     elif image:
         path = served.images().image_file(image)
     else:
         raise InvalidRequest("There is no image. Name one with image=ID or session_id=ID, or send it as 'file'.")
-    return _answer_on(served, task, request, path, session_id, uploads.get("label"))
+    return _answer_on(served, task, request, path, session_id, uploads.get("label"), is_compact=is_compact)
 
 
 def _answer_on(
@@ -93,18 +128,22 @@ def _answer_on(
     session_id: str,
     label: Upload | None,
     volume: Volume | None = None,
+    *,
+    is_compact: bool,
 ) -> InferAnswer:
     if label is None:
-        return task.answer(request, image, volume=volume, session_id=session_id)
+        return task.answer(request, image, volume=volume, session_id=session_id, is_compact=is_compact)
     with label.staged(f"label{label.extension or RAW_EXTENSION}") as path:
         previous = (read_label(path, volume or served.volumes.get(image)) > 0).astype("uint8")
-    return task.answer(request, image, volume=volume, previous=previous)
+    return task.answer(request, image, volume=volume, previous=previous, is_compact=is_compact)
 
 
 def _response(answer: InferAnswer, output: Output) -> Response:
     params = json.dumps(answer.params)
     if output == "json":
         return Response(params, media_type="application/json")
+    if output == "compact":
+        return Response(with_params(answer.content, answer.params), media_type="application/json")
     # Viewers save the file under this name: two answers must not meet in one file.
     name = f"{uuid.uuid4().hex}{answer.extension}"
     media_type = mimetypes.guess_type(name, strict=False)[0] or BINARY

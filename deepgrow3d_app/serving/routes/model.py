@@ -10,9 +10,10 @@ from fastapi import APIRouter, UploadFile
 from fastapi.responses import FileResponse
 
 from deepgrow3d_app.errors import CheckpointError, InvalidRequest, NotFound
+from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, FileWorkers, Served
 from deepgrow3d_app.serving.app import DeepGrow3DApp
-from deepgrow3d_app.serving.served_model import load_predictor
+from deepgrow3d_app.serving.served_model import load_predictors
 from deepgrow3d_app.serving.uploads import Upload
 from deepgrow3d_app.volume.atomic_file import replace_file
 
@@ -42,7 +43,7 @@ async def update_model(served: Served, workers: FileWorkers, model: str, file: U
 def _update_model(served: DeepGrow3DApp, model: str, upload: Upload) -> dict[str, Any]:
     with upload.staged("upload.safetensors") as path:
         try:
-            load_predictor(path)
+            load_predictors(path, EngineChoice("torch", path.parent))
         except CheckpointError as error:
             raise InvalidRequest(f"The upload cannot be served. {error} Send a checkpoint of DeepGrow 3D.") from error
         _replace_checkpoint(served.model.path, path)

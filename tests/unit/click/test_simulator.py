@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deepgrow3d_app.click.click import Click
-from deepgrow3d_app.click.simulator import ClickSimulator, bounding_box
+from deepgrow3d_app.click.simulator import ClickSimulator
 
 masks = arrays(bool, (6, 5, 4))
 
@@ -63,13 +63,3 @@ def test_clicks_land_on_errors_with_the_right_sign_and_never_twice(truth, mask, 
         assert truth[click.index] != mask[click.index]
         assert click.is_positive == truth[click.index]
         clicked.append(click.index)
-
-
-@given(masks.filter(np.any))
-def test_a_bounding_box_is_tight(region):
-    box = bounding_box(region)
-    assert box is not None
-    assert region[box].sum() == region.sum()
-    for axis in range(3):
-        for face in (0, -1):
-            assert region[box].take(face, axis=axis).any()

@@ -34,6 +34,7 @@ class Rule:
     answer: Callable[[Tensor], Tensor]
     seen: list[Tensor] = field(default_factory=list)
     device: str = "rule"
+    input_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __call__(self, inputs):
         self.seen.append(inputs)

@@ -66,14 +66,11 @@ def test_patch_coordinates_follow_what_is_cropped(shape, centre_share, spacing_m
 @given(shapes, shares, spacings)
 def test_everything_positive_restores_to_the_covered_box(shape, centre_share, spacing_mm):
     roi = region(shape, centre_share, spacing_mm)
-    mask = np.zeros(shape, dtype=np.uint8)
-    roi.restore(torch.ones(roi.patch_shape), mask)
+    mask = roi.restore(torch.ones(roi.patch_shape)).full()
     expected = np.zeros(shape, dtype=np.uint8)
     expected[roi.source_box] = 1
     np.testing.assert_array_equal(mask, expected)
-    untouched = np.zeros(shape, dtype=np.uint8)
-    roi.restore(-torch.ones(roi.patch_shape), untouched)
-    assert not untouched.any()
+    assert roi.restore(-torch.ones(roi.patch_shape)).voxels == 0
 
 
 def test_a_ball_survives_the_way_in_and_out():
@@ -81,6 +78,5 @@ def test_a_ball_survives_the_way_in_and_out():
     spacing_mm = (1.0, 1.2, 3.0)
     ball = np.linalg.norm((grid - (30, 25, 10)) * spacing_mm, axis=-1) < 14
     roi = Roi.around((30, 25, 10), (32, 32, 32), (2.0, 2.0, 2.0), ball.shape, spacing_mm)
-    back = np.zeros(ball.shape, dtype=np.uint8)
-    roi.restore(roi.crop(ball.astype(np.uint8), 0) - 0.5, back)
+    back = roi.restore(roi.crop(ball.astype(np.uint8), 0) - 0.5).full()
     assert 2 * (back & ball).sum() / (back.sum() + ball.sum()) > 0.97

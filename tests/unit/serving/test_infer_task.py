@@ -1,14 +1,22 @@
+import base64
+import gzip
 import io
+import json
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import ClickMemory
+from deepgrow3d_app.serving.compact_answer import CompactAnswer, with_params
 from deepgrow3d_app.serving.infer_request import InferRequest
 from deepgrow3d_app.serving.infer_task import DeepGrowInferTask
 from deepgrow3d_app.serving.routes.infer import _answer
@@ -26,13 +34,22 @@ def image(tmp_path):
     return tmp_path / "image.nii"
 
 
+def task_in(tmp_path):
+    """A server's task as after a start: nothing in memory but what lies in the folder."""
+    return DeepGrowInferTask(
+        ServedModel(tmp_path / "deepgrow3d.safetensors", EngineChoice("torch", tmp_path)),
+        VolumeCache(1 << 20),
+        ClickMemory(1 << 20),
+        ClickLog(tmp_path / "clicks"),
+    )
+
+
 @pytest.fixture
 def task(tmp_path):
+    torch.manual_seed(0)
     spec = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
     Checkpoint(spec, weights_of(build_network(spec))).save(tmp_path / "deepgrow3d.safetensors")
-    return DeepGrowInferTask(
-        ServedModel(tmp_path / "deepgrow3d.safetensors"), VolumeCache(1 << 20), ClickMemory(1 << 20)
-    )
+    return task_in(tmp_path)
 
 
 def kept_bytes(task):
@@ -58,3 +75,60 @@ def test_an_uploaded_image_leaves_nothing_in_memory(task, image, with_label):
         uploads["label"] = Upload("label.nii", io.BytesIO(image.read_bytes()))
     assert _answer(served, task, REQUEST, "", "", uploads).extension == ".nii"
     assert kept_bytes(task) == (0, 0)
+
+
+def request(*foreground, background=()):
+    clicks = {"foreground": [list(index) for index in foreground], "background": [list(index) for index in background]}
+    return InferRequest.from_params({**clicks, "result_extension": ".nii"})
+
+
+STEPS = [
+    request((4, 4, 4)),
+    request((4, 4, 4), (1, 6, 2)),
+    request((4, 4, 4), (1, 6, 2), background=[(7, 7, 7)]),
+    request((4, 4, 4), (1, 6, 2), (2, 2, 6), background=[(7, 7, 7)]),
+]
+
+
+def test_undo_gives_exactly_the_mask_from_before(task, image):
+    masks = [task.answer(step, image).content for step in STEPS]
+    assert len(set(masks)) > 1
+    for step, mask in zip(STEPS[::-1], masks[::-1], strict=True):
+        again = task.answer(step, image)
+        assert again.content == mask
+        assert again.params["device"] == "memory"
+
+
+def test_a_restart_changes_no_mask(task, image, tmp_path):
+    masks = [task.answer(step, image).content for step in STEPS]
+    for place in (3, 1, 2, 0):
+        assert task_in(tmp_path).answer(STEPS[place], image).content == masks[place]
+
+
+def test_a_click_after_a_restart_is_answered_as_without_it(task, image, tmp_path):
+    for step in STEPS[:3]:
+        task.answer(step, image)
+    after_restart = task_in(tmp_path).answer(STEPS[3], image).content
+    assert task.answer(STEPS[3], image).content == after_restart
+
+
+def test_masks_that_were_forgotten_are_computed_again(task, image):
+    masks = [task.answer(step, image).content for step in STEPS]
+    task._memory = ClickMemory(0)
+    assert [task.answer(step, image).content for step in STEPS] == masks
+
+
+def test_a_compact_answer_is_the_same_mask(task, image):
+    expected = read_mask_of(task.answer(STEPS[1], image).content)
+    answer = task.answer(STEPS[1], image, is_compact=True)
+    a = json.loads(with_params(answer.content, answer.params))
+    assert CompactAnswer.model_validate(a).params["label_names"] == {"foreground": 1}
+    bits = np.unpackbits(np.frombuffer(gzip.decompress(base64.b64decode(a["bits"])), np.uint8))
+    part = bits[: np.prod(a["extents"])].reshape(a["extents"])
+    mask = np.zeros(a["shape"], np.uint8)
+    mask[tuple(slice(s, s + n) for s, n in zip(a["start"], a["extents"], strict=True))] = part
+    np.testing.assert_array_equal(mask, expected)
+
+
+def read_mask_of(content):
+    return np.asarray(nib.Nifti1Image.from_bytes(content).dataobj)

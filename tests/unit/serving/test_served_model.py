@@ -1,14 +1,18 @@
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
 
 from deepgrow3d_app.errors import CheckpointError
 from deepgrow3d_app.model.checkpoint import SPEC_KEY, Checkpoint, weights_of
+from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.serving.served_model import ServedModel
+
+TORCH = EngineChoice("torch", Path("unused"))
 
 
 def publish(path, label):
@@ -25,21 +29,21 @@ def checkpoint(tmp_path):
 
 
 def labels(model):
-    return model.current().predictor.spec.labels
+    return model.current().predictors.spec.labels
 
 
 def test_there_is_no_model_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
-        ServedModel(tmp_path / "deepgrow3d.safetensors")
+        ServedModel(tmp_path / "deepgrow3d.safetensors", TORCH)
 
 
 def test_the_same_file_is_loaded_once(checkpoint):
-    model = ServedModel(checkpoint)
+    model = ServedModel(checkpoint, TORCH)
     assert model.current() is model.current()
 
 
 def test_a_new_file_is_served_at_the_next_click(checkpoint):
-    model = ServedModel(checkpoint)
+    model = ServedModel(checkpoint, TORCH)
     before = model.current()
     publish(checkpoint, "spleen")
     assert labels(model) == ("spleen",)
@@ -62,12 +66,12 @@ def test_a_specification_that_no_network_can_have_is_refused(checkpoint, change)
     spec = json.dumps({**json.loads(loaded.spec.to_json()), **change})
     save_file(loaded.weights, checkpoint, {SPEC_KEY: spec})
     with pytest.raises(CheckpointError, match=r"'deepgrow3d\.safetensors'"):
-        ServedModel(checkpoint)
+        ServedModel(checkpoint, TORCH)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage"])
 def test_a_bad_file_leaves_the_old_model_serving_and_is_reported_once(checkpoint, content, caplog):
-    model = ServedModel(checkpoint)
+    model = ServedModel(checkpoint, TORCH)
     if content is None:
         checkpoint.unlink()
     else:

@@ -1,0 +1,141 @@
+"""All devices of a machine behind one predictor, and what is tried when one of them has no memory left."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+
+from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.errors import OutOfMemory
+from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.model.engine import TorchEngine
+from deepgrow3d_app.model.engine_choice import EngineChoice, make_engine
+from deepgrow3d_app.model.predictor import Prediction, Predictor
+from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.volume.boxed_mask import BoxedMask
+from deepgrow3d_app.volume.volume import Mask, Volume
+
+logger = logging.getLogger(__name__)
+
+
+class PredictorPool:
+    """Answers as a :class:`Predictor` does, each call on the device that is least busy; safe to share between threads.
+
+    Args:
+        predictors: one for each device, at least one, all of the same specification.
+        spares: makes each what is tried next when memory runs out, in this order; called once, when it is needed.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor], spares: Sequence[Callable[[], Predictor]] = ()) -> None:
+        self._predictors = tuple(predictors)
+        self._busy = [0] * len(self._predictors)
+        self._lock = threading.Lock()
+        self._spares = [_Spare(make) for make in spares]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, choice: EngineChoice) -> PredictorPool:
+        """A predictor on each GPU, or one on the CPU.
+
+        When a GPU has no memory left, the CPU answers; when the CPU has none, it looks at the same region in voxels of
+        twice the edge, which takes an eighth of the memory.
+
+        Args:
+            checkpoint: weights and specification.
+            choice: what is to compute. A conversion is not waited for.
+
+        Raises:
+            CheckpointError, EngineError: see :func:`~deepgrow3d_app.model.engine_choice.make_engine`.
+        """
+        spec = checkpoint.spec
+        gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        devices = [torch.device("cpu")] if choice.name == "openvino" or not gpus else gpus
+        predictors = [Predictor(spec, make_engine(checkpoint, choice, device, waits=False)) for device in devices]
+        coarse = coarse_spec(spec)
+        makers = [] if devices[0].type == "cpu" else [lambda: Predictor(spec, _on_cpu(checkpoint))]
+        if coarse is not None:
+            makers.append(lambda: Predictor(coarse, _on_cpu(checkpoint)))
+        return cls(predictors, makers)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What computes now, for people to read."""
+        return tuple(predictor.engine.device for predictor in self._predictors)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the network is fed with."""
+        return self._predictors[0].spec
+
+    def predict(self, volume: Volume, clicks: Iterable[Click], previous: Mask | BoxedMask | None = None) -> Prediction:
+        """See :meth:`Predictor.predict`; :attr:`Prediction.device` says who answered.
+
+        Raises:
+            OutOfMemory: there is no memory for an answer on any device.
+        """
+        clicks = tuple(clicks)
+        with self._least_busy() as predictor:
+            try:
+                return predictor.predict(volume, clicks, previous)
+            except (MemoryError, RuntimeError) as error:
+                _raise_unless_out_of_memory(error)
+                logger.warning("No memory left on %s: %s", predictor.engine.device, error)
+        for spare in self._spares:
+            try:
+                return spare.predictor().predict(volume, clicks, previous)
+            except (MemoryError, RuntimeError) as error:  # noqa: PERF203 - the next one takes less
+                _raise_unless_out_of_memory(error)
+                logger.warning("No memory left: %s", error)
+        raise OutOfMemory("There is no memory left for an answer. Close other programs, or try again in a moment.")
+
+    @contextlib.contextmanager
+    def _least_busy(self) -> Iterator[Predictor]:
+        with self._lock:
+            place = self._busy.index(min(self._busy))
+            self._busy[place] += 1
+        try:
+            yield self._predictors[place]
+        finally:
+            with self._lock:
+                self._busy[place] -= 1
+
+
+class _Spare:
+    """A predictor that takes memory from when it is first needed."""
+
+    def __init__(self, make: Callable[[], Predictor]) -> None:
+        self._make = make
+        self._made: Predictor | None = None
+        self._lock = threading.Lock()
+
+    def predictor(self) -> Predictor:
+        with self._lock:
+            self._made = self._made or self._make()
+            return self._made
+
+
+def coarse_spec(spec: ModelSpec) -> ModelSpec | None:
+    """The same region in voxels of twice the edge; ``None`` where the network cannot be fed with so few."""
+    i, j, k = (extent // 2 // spec.patch_step * spec.patch_step for extent in spec.patch_shape)
+    if min(i, j, k) == 0:
+        return None
+    di, dj, dk = (
+        edge * extent / fewer for edge, extent, fewer in zip(spec.spacing_mm, spec.patch_shape, (i, j, k), strict=True)
+    )
+    return dataclasses.replace(spec, patch_shape=(i, j, k), spacing_mm=(di, dj, dk))
+
+
+def _on_cpu(checkpoint: Checkpoint) -> TorchEngine:
+    return TorchEngine(checkpoint.network(), torch.device("cpu"))
+
+
+def _raise_unless_out_of_memory(error: Exception) -> None:
+    """PyTorch has a type of its own for GPUs only; the CPU's allocators of torch and OpenVINO say it in words."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return
+    if not any(words in str(error) for words in ("can't allocate memory", "not enough memory", "bad_alloc")):
+        raise error

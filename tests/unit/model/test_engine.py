@@ -1,0 +1,146 @@
+import threading
+
+import pytest
+import torch
+
+from deepgrow3d_app.errors import EngineError
+from deepgrow3d_app.model import openvino_engine
+from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.engine import TorchEngine
+from deepgrow3d_app.model.engine_choice import EngineChoice, RelayEngine, make_engine, trial_inputs
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.openvino_engine import MODEL_FILE, OpenVinoEngine
+from deepgrow3d_app.model.spec import ModelSpec
+
+SPEC = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    torch.manual_seed(0)
+    return Checkpoint(SPEC, {name: tensor.half() for name, tensor in weights_of(build_network(SPEC)).items()})
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint, tmp_path_factory):
+    """A folder that has the network converted already."""
+    folder = tmp_path_factory.mktemp("engines")
+    OpenVinoEngine.of(checkpoint, folder)
+    return folder
+
+
+class Constant:
+    """An engine that answers every voxel with one number, +1 or -1 by the brightness where it is ``None``."""
+
+    def __init__(self, name, value=None):
+        self.device = name
+        self.input_device = CPU
+        self.value = value
+
+    def __call__(self, inputs):
+        return inputs[0] if self.value is None else torch.full(inputs.shape[1:], self.value)
+
+
+def test_both_engines_compute_the_same_network(checkpoint, converted):
+    inputs = torch.rand(SPEC.input_channels, *SPEC.patch_shape, generator=torch.Generator().manual_seed(1))
+    expected = TorchEngine(checkpoint.network(), CPU)(inputs)
+    found = OpenVinoEngine.of(checkpoint, converted)(inputs)
+    assert found.shape == SPEC.patch_shape
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.05 * float(expected.std()) + 0.02, rtol=0.05)
+
+
+def test_a_network_is_converted_once(checkpoint, converted, monkeypatch):
+    def refuse(file, folder):
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(openvino_engine, "_convert_elsewhere", refuse)
+    OpenVinoEngine.of(checkpoint, converted)
+    assert len(list(converted.glob(f"*/{MODEL_FILE}"))) == 1
+
+
+def test_other_weights_are_another_network(checkpoint):
+    weights = {name: tensor.clone() for name, tensor in checkpoint.weights.items()}
+    next(iter(weights.values())).view(-1)[0] += 1
+    assert Checkpoint(SPEC, weights).digest() != checkpoint.digest()
+    assert Checkpoint(SPEC, dict(checkpoint.weights), {"steps": "3"}).digest() == checkpoint.digest()
+
+
+def test_answers_are_not_written_over_by_the_next_ones(checkpoint, converted):
+    engine = OpenVinoEngine.of(checkpoint, converted)
+    first = engine(torch.zeros(SPEC.input_channels, *SPEC.patch_shape))
+    before = first.clone()
+    engine(torch.ones(SPEC.input_channels, *SPEC.patch_shape))
+    assert torch.equal(first, before)
+
+
+def test_threads_share_an_engine(checkpoint, converted):
+    engine = OpenVinoEngine.of(checkpoint, converted)
+    inputs = [torch.full((SPEC.input_channels, *SPEC.patch_shape), value) for value in (0.0, 0.3, 0.6, 0.9)]
+    expected = [engine(one) for one in inputs]
+    found = {}
+
+    def ask(place):
+        found[place] = [engine(inputs[place]) for _ in range(5)]
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for place in range(4):
+        assert all(torch.equal(answer, expected[place]) for answer in found[place])
+
+
+def test_a_second_engine_that_agrees_takes_over():
+    engine = RelayEngine(Constant("first"), lambda: Constant("second"), trial_inputs(SPEC))
+    engine.wait(20)
+    assert engine.device == "second"
+
+
+def test_a_second_engine_with_other_masks_is_left_alone(caplog):
+    engine = RelayEngine(Constant("first"), lambda: Constant("second", -1.0), trial_inputs(SPEC))
+    engine.wait(20)
+    assert engine.device == "first"
+    assert "agree to a Dice of 0.000" in caplog.text
+
+
+def test_a_second_engine_that_cannot_be_made_stops_nothing(caplog):
+    def fail():
+        raise EngineError("no such instruction")
+
+    engine = RelayEngine(Constant("first"), fail, trial_inputs(SPEC))
+    engine.wait(20)
+    assert engine.device == "first"
+    assert float(engine(torch.ones(SPEC.input_channels, 2, 2, 2)).sum()) == 8
+    assert "no such instruction" in caplog.text
+
+
+def test_the_first_engine_answers_while_the_second_is_made():
+    ready = threading.Event()
+
+    def slowly():
+        ready.wait(20)
+        return Constant("second")
+
+    engine = RelayEngine(Constant("first"), slowly, trial_inputs(SPEC))
+    assert engine.device == "first"
+    ready.set()
+    engine.wait(20)
+    assert engine.device == "second"
+
+
+def test_without_openvino_torch_computes(checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "torch" in make_engine(checkpoint, EngineChoice("auto", tmp_path), CPU).device
+    with pytest.raises(EngineError, match="not installed"):
+        make_engine(checkpoint, EngineChoice("openvino", tmp_path), CPU)
+
+
+def test_a_damaged_conversion_is_told(checkpoint, converted, tmp_path):
+    folder = tmp_path / next(converted.iterdir()).name
+    folder.mkdir()
+    (folder / MODEL_FILE).write_text("<net")
+    with pytest.raises(EngineError, match="OpenVINO cannot run this network"):
+        OpenVinoEngine.of(checkpoint, tmp_path)

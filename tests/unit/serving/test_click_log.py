@@ -1,0 +1,134 @@
+import itertools
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.serving.click_log import MAX_ANSWERS, Answered, ClickLog, way_to
+from deepgrow3d_app.serving.click_memory import Clicks, Subject
+
+LIVER = Subject("ct.nii.gz", (1,), (1,), "liver", "anna")
+A, B, C, D = Click((0, 0, 0)), Click((1, 1, 1)), Click((2, 2, 2), is_positive=False), Click((3, 3, 3))
+
+
+def of(*clicks):
+    return frozenset(clicks)
+
+
+def answered(clicks, made_from=None):
+    return Answered(of(*clicks), None if made_from is None else of(*made_from))
+
+
+ONE_BY_ONE = [answered([A]), answered([A, B], [A]), answered([A, B, C], [A, B])]
+
+
+def test_clicks_that_were_answered_are_answered_in_the_same_way_again():
+    assert way_to(of(A, B, C), ONE_BY_ONE) == [of(A), of(A, B), of(A, B, C)]
+    assert way_to(of(A, B), ONE_BY_ONE) == [of(A), of(A, B)]
+    at_once = [answered([A, B])]
+    assert way_to(of(A, B), at_once) == [of(A, B)]
+
+
+def test_a_further_click_starts_from_the_most_that_were_answered():
+    assert way_to(of(A, B, C, D), ONE_BY_ONE) == [of(A), of(A, B), of(A, B, C), of(A, B, C, D)]
+    assert way_to(of(A, C), ONE_BY_ONE) == [of(A), of(A, C)]
+    assert way_to(of(D), ONE_BY_ONE) == [of(D)]
+
+
+def test_of_several_with_as_many_clicks_the_latest_is_taken():
+    history = [answered([A]), answered([B])]
+    assert way_to(of(A, B), history) == [of(B), of(A, B)]
+
+
+@given(st.lists(st.frozensets(st.integers(0, 5), min_size=1), max_size=12))
+def test_an_answer_is_made_the_same_way_whenever_it_is_asked_for(asked):
+    """Whatever was asked before or after: the way to clicks that were answered once never changes."""
+    history: list[Answered] = []
+    ways: dict[Clicks, list[Clicks]] = {}
+    for numbers in asked:
+        clicks = frozenset(Click((number, 0, 0)) for number in numbers)
+        way = way_to(clicks, history)
+        assert way[-1] == clicks
+        assert all(earlier < later for earlier, later in itertools.pairwise(way))
+        assert ways.setdefault(clicks, way) == way
+        if clicks not in {one.clicks for one in history}:
+            history.append(Answered(clicks, way[-2] if len(way) > 1 else None))
+    for clicks, way in ways.items():
+        assert way_to(clicks, history) == way
+
+
+def fill(log, subject=LIVER):
+    for one in ONE_BY_ONE:
+        log.add(subject, one)
+
+
+def test_the_log_outlives_the_process(tmp_path):
+    fill(ClickLog(tmp_path))
+    assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE
+
+
+def test_subjects_have_logs_of_their_own_and_models_share_one(tmp_path):
+    log = ClickLog(tmp_path)
+    fill(log)
+    assert not log.history(Subject("ct.nii.gz", (1,), (1,), "spleen", "anna"))
+    assert not log.history(Subject("ct.nii.gz", (2,), (1,), "liver", "anna"))
+    assert list(log.history(Subject("ct.nii.gz", (1,), (2,), "liver", "anna"))) == ONE_BY_ONE
+
+
+def test_an_answer_that_is_logged_stays_as_it_is(tmp_path):
+    log = ClickLog(tmp_path)
+    fill(log)
+    log.add(LIVER, answered([A, B]))
+    assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE
+
+
+@pytest.mark.parametrize("cut", range(1, 30, 4))
+def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, cut):
+    fill(ClickLog(tmp_path))
+    file = next(tmp_path.iterdir())
+    file.write_bytes(file.read_bytes()[:-cut])
+    log = ClickLog(tmp_path)
+    assert list(log.history(LIVER)) == ONE_BY_ONE[:2]
+    log.add(LIVER, ONE_BY_ONE[2])
+    assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "7", json.dumps({"clicks": [[1]], "made_from": 0}), '{"clicks": [], "made_from": 9}']
+)
+def test_a_damaged_log_is_used_as_far_as_it_goes(tmp_path, line, caplog):
+    fill(ClickLog(tmp_path))
+    file = next(tmp_path.iterdir())
+    file.write_text(file.read_text().splitlines()[0] + f"\n{line}\n")
+    assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE[:1]
+    assert "is damaged" in caplog.text
+
+
+def test_without_a_folder_the_log_is_in_memory():
+    log = ClickLog(None)
+    fill(log)
+    assert list(log.history(LIVER)) == ONE_BY_ONE
+
+
+def test_a_folder_that_cannot_be_written_to_stops_no_click(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    log = ClickLog(tmp_path / "file" / "clicks")
+    fill(log)
+    assert list(log.history(LIVER)) == ONE_BY_ONE
+    assert len(caplog.records) == 1
+
+
+def test_logs_are_bounded(tmp_path):
+    log = ClickLog(tmp_path, max_files=10)
+    for number in range(25):
+        log.add(Subject("ct.nii.gz", (number,), (1,), "liver", "anna"), ONE_BY_ONE[0])
+        for age, file in enumerate(sorted(tmp_path.iterdir(), key=os.path.getmtime)):
+            os.utime(file, (number + age, number + age))
+    assert len(list(tmp_path.iterdir())) <= 10
+    log = ClickLog(None)
+    for number in range(MAX_ANSWERS + 5):
+        log.add(LIVER, answered([Click((number, 0, 0))]))
+    assert len(log.history(LIVER)) == MAX_ANSWERS
