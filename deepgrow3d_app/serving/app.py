@@ -27,6 +27,7 @@ from deepgrow3d_app.serving.sessions import Sessions
 from deepgrow3d_app.serving.settings import ServingSettings
 from deepgrow3d_app.serving.strategies import RandomStrategy
 from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.decoded_folder import DecodedFolder
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,15 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         if studies.startswith(("http://", "https://")):
             raise InvalidRequest(f"The studies '{studies}' are a DICOMweb server. Give a folder of images for now.")
         self.serving = ServingSettings.load(conf)
-        self.volumes = VolumeCache(self.serving.volume_cache_bytes)
         self.kept = self.serving.cache_folder or Path(studies) / ".deepgrow3d"
+        is_read_only = monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY and self.serving.cache_folder is None
+        self.decoded = (
+            None
+            if is_read_only or self.serving.volume_disk_bytes == 0
+            else DecodedFolder(self.kept / "volumes", self.serving.volume_disk_bytes)
+        )
+        self.volumes = VolumeCache(self.serving.volume_cache_bytes, folder=self.decoded)
+        self.log = ClickLog(None if is_read_only else self.kept / "clicks")
         self.model = ServedModel(
             self.serving.checkpoint or Path(app_dir) / "model" / CHECKPOINT_FILE,
             EngineChoice(self.serving.engine, self.kept / "engines", self.serving.torch_compile),
@@ -72,6 +80,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         return StudiesDatastore(
             Path(self.studies),
             self.volumes,
+            self.log,
             auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
@@ -83,7 +92,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
                 self.model,
                 self.volumes,
                 ClickMemory(self.serving.click_memory_bytes),
-                ClickLog(None if monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY else self.kept / "clicks"),
+                self.log,
             ),
         }
 
@@ -98,6 +107,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         return Sessions(
             self.serving.session_folder or Path(self.studies) / ".deepgrow3d" / "sessions",
             self.volumes,
+            self.log,
             expiry_s=self.serving.session_expiry_s,
             max_bytes=self.serving.session_bytes,
             max_image_bytes=self.serving.upload_bytes,
@@ -134,6 +144,12 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         """The sessions, by their own type."""
         sessions: Sessions = self._sessions
         return sessions
+
+    def clean_up(self) -> None:
+        """Remove what nobody will ask for again: expired sessions, decoded volumes whose image is gone."""
+        self.viewer_sessions().remove_expired()
+        if self.decoded is not None:
+            self.decoded.remove_orphans()
 
     def on_init_complete(self) -> None:
         """Nothing is left to do: expired sessions are removed by the server, scores are not computed."""

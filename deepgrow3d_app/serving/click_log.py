@@ -97,6 +97,16 @@ class ClickLog:
             }
             self._write(key, json.dumps(line) + "\n", is_new=len(history) == 1)
 
+    def forget(self, image: str) -> None:
+        """Remove the logs of all subjects of ``image``, which is gone."""
+        prefix = _digest(image)
+        with self._lock:
+            for key in [key for key in self._histories if key.startswith(prefix)]:
+                del self._histories[key]
+            if self._folder is not None:
+                for file in self._folder.glob(f"{prefix}*{SUFFIX}"):
+                    file.unlink(missing_ok=True)
+
     def _history(self, key: str) -> dict[Clicks, Answered]:
         if key not in self._histories:
             self._histories[key] = self._read(key)
@@ -161,5 +171,9 @@ class ClickLog:
 
 def _key(subject: Subject) -> str:
     """The same for all models: a new one answers the same clicks in the same order."""
-    about = json.dumps([subject.image, subject.image_version, subject.label, subject.client])
-    return hashlib.sha256(about.encode()).hexdigest()[:40]
+    about = json.dumps([subject.image_version, subject.label, subject.client])
+    return f"{_digest(subject.image)}-{_digest(about)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

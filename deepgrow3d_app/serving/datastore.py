@@ -11,6 +11,7 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
 
 from deepgrow3d_app.errors import Busy, InvalidInput, InvalidRequest, LabelMismatch, NotFound
+from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.file_version import file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
@@ -31,6 +32,7 @@ class StudiesDatastore(StudiesIndex):
     Args:
         studies: the folder.
         volumes: where decoded images are kept.
+        log: how masks were made; forgets about an image with the image.
         auto_reload, read_only: see :class:`StudiesIndex`.
 
     Raises:
@@ -38,9 +40,16 @@ class StudiesDatastore(StudiesIndex):
     """
 
     def __init__(
-        self, studies: Path, volumes: VolumeCache, *, auto_reload: bool = True, read_only: bool = False
+        self,
+        studies: Path,
+        volumes: VolumeCache,
+        log: ClickLog,
+        *,
+        auto_reload: bool = True,
+        read_only: bool = False,
     ) -> None:
         self._volumes = volumes
+        self._log = log
         super().__init__(studies, auto_reload=auto_reload, read_only=read_only)
 
     def image_file(self, image_id: str) -> Path:
@@ -134,6 +143,7 @@ class StudiesDatastore(StudiesIndex):
             for tag, label in _entry(index, image_id).labels.items():
                 (self.labels_folder / tag / (image_id + label.ext)).unlink(missing_ok=True)
             self._volumes.forget(path)
+            self._log.forget(str(path))
             path.unlink(missing_ok=True)
             del index.objects[image_id]
 

@@ -75,8 +75,9 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         return True
 
     def info(self) -> dict[str, Any]:
-        """What viewers are told, for the weights that are served now."""
-        return {**super().info(), "labels": list(self._model.loaded.predictors.spec.labels)}
+        """What viewers are told, for the weights that are served now, and what computes."""
+        predictors = self._model.loaded.predictors
+        return {**super().info(), "labels": list(predictors.spec.labels), "devices": list(predictors.devices)}
 
     def get_path(self, validate: bool = True) -> str:
         """The checkpoint file."""

@@ -85,14 +85,14 @@ def served_app() -> DeepGrow3DApp:
 
 @contextlib.asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
-    cleanup = asyncio.create_task(_remove_expired_sessions(api.state.served))
+    cleanup = asyncio.create_task(_clean_up(api.state.served))
     yield
     cleanup.cancel()
 
 
-async def _remove_expired_sessions(served: DeepGrow3DApp) -> None:
+async def _clean_up(served: DeepGrow3DApp) -> None:
     while True:
-        await anyio.to_thread.run_sync(served.viewer_sessions().remove_expired)
+        await anyio.to_thread.run_sync(served.clean_up)
         await asyncio.sleep(CLEANUP_EVERY_S)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound
 from deepgrow3d_app.serving.archive import unzip
+from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.identifiers import checked_session_id
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
@@ -83,16 +84,25 @@ class Sessions:
     Args:
         folder: where they are; made if it is missing.
         volumes: what decodes an image before it is accepted, and has it ready for the first click.
+        log: how masks were made; forgets about a session with the session.
         expiry_s: the longest time that an unused session is kept.
         max_bytes: bound on all images together.
         max_image_bytes: bound on what one archive may unpack to.
     """
 
     def __init__(
-        self, folder: Path, volumes: VolumeCache, *, expiry_s: int, max_bytes: int, max_image_bytes: int
+        self,
+        folder: Path,
+        volumes: VolumeCache,
+        log: ClickLog,
+        *,
+        expiry_s: int,
+        max_bytes: int,
+        max_image_bytes: int,
     ) -> None:
         self._folder = folder
         self._volumes = volumes
+        self._log = log
         self._expiry_s = expiry_s
         self._max_bytes = max_bytes
         self._max_image_bytes = max_image_bytes
@@ -165,6 +175,7 @@ class Sessions:
         shutil.rmtree(folder, ignore_errors=True)
         if session is not None:
             self._volumes.forget(session.image)
+            self._log.forget(str(session.image))
 
     def _read(self, session_id: str) -> Session | None:
         folder = self._folder / session_id

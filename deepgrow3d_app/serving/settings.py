@@ -24,11 +24,12 @@ class ServingSettings(BaseSettings):
             (when it is ready) on a CPU.
         torch_compile: whether PyTorch compiles the network on a GPU: faster, after a minute at start-up.
         cache_folder: where decoded volumes, converted networks and click logs are kept; ``None`` for ``.deepgrow3d``
-            in the studies folder.
+            in the studies folder. Decoded volumes are mapped into memory: where several machines serve one network
+            share, give each a folder on a disk of its own.
         volume_disk_bytes: bound on the decoded volumes on disk; 0 keeps none there.
         worker_threads: clicks that are computed at once; further ones wait.
         max_waiting: clicks that may wait; beyond that the server says that it is busy.
-        volume_cache_bytes: bound on the decoded volumes kept in memory.
+        volume_cache_bytes: bound on the decoded volumes kept in memory, where they are not kept on disk.
         click_memory_bytes: bound on the masks remembered between the clicks of one structure.
         session_folder: where sessions are kept; ``None`` for ``.deepgrow3d/sessions`` in the studies folder.
         session_expiry_s: how long an unused session is kept, at most.

@@ -30,6 +30,7 @@ class Volume:
             (:func:`deepgrow3d_app.volume.stored.to_volume` says what becomes of absurd outliers).
         name: what messages call it, usually the file name.
         modality: as DICOM writes it (``CT``, ``MR``, ``PT``); None where the file does not say, as NIfTI and NRRD.
+        holds_hu: what :attr:`is_ct` found before, so that it need not look at all voxels again; None to let it look.
 
     Raises:
         UnsupportedVolume: not 3-D, empty, not int16, or an affine that :func:`check_affine` refuses.
@@ -41,6 +42,7 @@ class Volume:
     intercept: float = 0.0
     name: str = "volume"
     modality: str | None = None
+    holds_hu: bool | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -74,6 +76,8 @@ class Volume:
         """
         if self.modality is not None:
             return self.modality == "CT"
+        if self.holds_hu is not None:
+            return self.holds_hu
         ends = (float(self.array.min()), float(self.array.max()))  # a negative slope swaps them
         return min(end * self.slope + self.intercept for end in ends) <= CT_AIR_THRESHOLD_HU
 

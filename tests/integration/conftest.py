@@ -82,6 +82,10 @@ class Server:
         files = {"label": (name, content), "params": (None, params)}
         return self.request("PUT", "/datastore/label", params={"image": image, **query}, files=files)
 
+    def files(self) -> set[Path]:
+        """All that lies in its folder, but for the logs of clicks on studies, which are meant to stay."""
+        return {path for path in self.folder.rglob("*") if ".deepgrow3d/clicks" not in path.as_posix()}
+
     def stop(self) -> int:
         """End it as an operator does, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -91,6 +95,13 @@ class Server:
         """End it as a lack of memory does."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(STOP_S)
+
+    def wait_until_openvino_computes(self) -> None:
+        """Return when the network is converted: the masks of two engines are not the same to the last voxel."""
+        deadline = time.monotonic() + START_S
+        while "OpenVINO" not in self.json("/info/")["models"]["deepgrow3d"]["devices"][0]:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
 
     def wait_until_it_answers(self) -> None:
         """Return when ``/info/`` answers; fails when the process ends before that."""
@@ -308,6 +319,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterat
     launcher = Launcher(folder)
     try:
         server = launcher.serve(studies, "--checkpoint", str(checkpoint))
+        server.wait_until_openvino_computes()
         yield server
         assert server.process.poll() is None, f"The server ended by itself.\n{server.log.read_text()}"
         assert server.stop() in (0, -signal.SIGTERM), server.log.read_text()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
+import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
+import requests
 import SimpleITK as sitk
 from requests_toolbelt import MultipartDecoder
 
@@ -299,7 +304,7 @@ def test_every_format_holds_the_same_mask(server: Server, reference: Reference, 
 
 @leaky_client
 def test_a_session_lives_until_it_is_deleted(client: Any, server: Server, phantom: Phantom) -> None:
-    before = set(server.folder.rglob("*"))
+    before = server.files()
     session_id = client.create_session(str(phantom.file))["session_id"]
     params = {
         "label": "tissue",
@@ -324,16 +329,16 @@ def test_a_session_lives_until_it_is_deleted(client: Any, server: Server, phanto
     gone = server.infer(params, session_id=session_id)
     assert gone.status_code == 404
     assert session_id in gone.json()["detail"]
-    assert set(server.folder.rglob("*")) == before
+    assert server.files() == before
 
 
 def test_an_image_can_come_with_the_click(server: Server, phantom: Phantom) -> None:
-    before = set(server.folder.rglob("*"))
     params = {"foreground": [phantom.centre], "background": [], "result_extension": ".nrrd", "result_compress": False}
-    sent = server.infer(params, files={"file": ("ct.nii.gz", phantom.file.read_bytes())}, output="image")
     stored = server.infer(params, image="labelled", output="image")
+    before = server.files()
+    sent = server.infer(params, files={"file": ("ct.nii.gz", phantom.file.read_bytes())}, output="image")
     assert sent.content == stored.content
-    assert set(server.folder.rglob("*")) == before
+    assert server.files() == before
 
 
 def as_nifti(phantom: Phantom, folder: Path) -> bytes:
@@ -405,11 +410,69 @@ def test_a_label_of_another_tag_is_no_final_one(server: Server, phantom: Phantom
 
 
 def test_both_launchers_serve_the_same_thing(launcher: Launcher, server: Server, reference: Reference) -> None:
-    import shutil
-
     shutil.copytree(ROOT / "apps", launcher.folder / "apps")
     shutil.copytree(ROOT / "sample-data" / "studies", launcher.folder / "studies")
     other = launcher.start_server(launcher.folder / "studies", "apps/deepgrow3d")
+    other.wait_until_openvino_computes()
     click = deepest_voxel(reference.structure("spleen"))
     assert other.json("/info/")["models"] == server.json("/info/")["models"]
     assert np.array_equal(other.mask(IMAGE, [click]), server.mask(IMAGE, [click]))
+
+
+def test_what_a_click_took_is_in_the_answer_and_in_the_metrics(server: Server, reference: Reference) -> None:
+    click = deepest_voxel(reference.structure("liver"))
+    answer = server.infer(
+        {"label": "timed", "foreground": [click], "background": []}, image=IMAGE, output="json"
+    ).json()
+    assert {"queue", "read", "pre", "infer", "invert", "write", "total"} <= set(answer["latencies"])
+    assert answer["queue_position"] == 0
+    assert "OpenVINO" in answer["device"]
+    metrics = server.request("GET", "/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert 'deepgrow3d_click_seconds_bucket{le="0.5",stage="infer"}' in metrics.text
+    assert re.search(r'deepgrow3d_clicks_total\{outcome="answered"\} [1-9]', metrics.text)
+
+
+def test_a_script_gets_the_mask_by_its_box(server: Server, reference: Reference) -> None:
+    click = deepest_voxel(reference.structure("spleen"))
+    params = {"label": "compact", "foreground": [click], "background": []}
+    packed = server.infer(params, image=IMAGE, output="compact")
+    answer = packed.json()
+    bits = np.unpackbits(np.frombuffer(gzip.decompress(base64.b64decode(answer["bits"])), np.uint8))
+    mask = np.zeros(answer["shape"], np.uint8)
+    box = tuple(slice(start, start + n) for start, n in zip(answer["start"], answer["extents"], strict=True))
+    mask[box] = bits[: np.prod(answer["extents"])].reshape(answer["extents"])
+    assert np.array_equal(mask, server.mask(IMAGE, [click], label="compact"))
+    assert answer["params"]["label_names"] == {"compact": 1}
+
+
+def test_a_newer_click_takes_the_place_of_those_that_wait(server: Server, reference: Reference) -> None:
+    """Impatient hands click five times: what is answered last is all that anybody needs."""
+    voxels = np.argwhere(reference.structure("liver"))[::2000][:8].tolist()
+    asked = [voxels[: n + 1] for n in range(len(voxels))]
+
+    def ask(points: list[list[int]]) -> requests.Response:
+        return server.infer({"label": "hasty", "foreground": points, "background": []}, image=IMAGE, output="json")
+
+    with ThreadPoolExecutor(len(asked)) as hands:
+        answers = list(hands.map(ask, asked))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {200, 409}
+    assert statuses.count(200) >= 1
+    assert all("newer click" in answer.json()["detail"] for answer in answers if answer.status_code == 409)
+    assert ask(asked[-1]).status_code == 200
+
+
+def test_after_a_kill_clicks_are_answered_as_before(launcher: Launcher, reference: Reference) -> None:
+    shutil.copytree(ROOT / "sample-data" / "studies", launcher.folder / "studies")
+    clicks = [deepest_voxel(reference.structure(name)) for name in ("liver", "spleen", "stomach")]
+    first = launcher.serve(launcher.folder / "studies")
+    first.wait_until_openvino_computes()
+    masks = [first.mask(IMAGE, clicks[: n + 1], label="killed") for n in range(2)]
+    expected = first.mask(IMAGE, clicks, label="killed")
+    first.kill()
+    second = launcher.serve(launcher.folder / "studies")
+    second.wait_until_openvino_computes()
+    assert np.array_equal(second.mask(IMAGE, clicks, label="killed"), expected)
+    assert np.array_equal(second.mask(IMAGE, clicks[:1], label="killed"), masks[0])
+    assert np.array_equal(second.mask(IMAGE, clicks[:2], label="killed"), masks[1])

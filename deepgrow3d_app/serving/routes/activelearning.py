@@ -25,6 +25,7 @@ def next_sample(
     images = served.images()
     image_id = chosen["id"]
     path = images.image_file(image_id)
+    served.volumes.prefetch(path)  # the first click on it is near
     info = images.get_image_info(image_id)
     served_before = info.get("strategy")
     client = (params or {}).get("client_id")

@@ -132,3 +132,14 @@ def test_logs_are_bounded(tmp_path):
     for number in range(MAX_ANSWERS + 5):
         log.add(LIVER, answered([Click((number, 0, 0))]))
     assert len(log.history(LIVER)) == MAX_ANSWERS
+
+
+def test_with_an_image_its_logs_are_forgotten(tmp_path):
+    log = ClickLog(tmp_path)
+    other = Subject("mr.nii.gz", (1,), (1,), "liver", "anna")
+    for subject in (LIVER, Subject("ct.nii.gz", (1,), (1,), "spleen", "bert"), other):
+        fill(log, subject)
+    log.forget("ct.nii.gz")
+    assert not log.history(LIVER)
+    assert list(log.history(other)) == ONE_BY_ONE
+    assert len(list(tmp_path.iterdir())) == 1

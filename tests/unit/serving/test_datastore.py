@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deepgrow3d_app.errors import InvalidRequest, LabelMismatch, NotFound, UnreadableVolume
+from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import read_mask, write_mask
@@ -23,7 +24,7 @@ def studies(tmp_path):
 
 @pytest.fixture
 def datastore(studies):
-    return StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
+    return StudiesDatastore(studies, VolumeCache(1 << 20), ClickLog(None), auto_reload=False)
 
 
 @pytest.fixture
@@ -61,12 +62,12 @@ def test_a_label_is_stored_on_the_grid_of_its_image(studies, datastore, upload):
 
 def test_another_process_finds_what_was_saved(studies, datastore, upload):
     datastore.save_label("ct", upload(label(3), "l.nii.gz"), "review", {"by": "anna"})
-    other = StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
+    other = StudiesDatastore(studies, VolumeCache(1 << 20), ClickLog(None), auto_reload=False)
     assert other.get_label_info("ct", "review")["by"] == "anna"
 
 
 def test_two_servers_do_not_lose_each_others_entries(studies, datastore):
-    other = StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
+    other = StudiesDatastore(studies, VolumeCache(1 << 20), ClickLog(None), auto_reload=False)
     with datastore.editing() as index:
         thread = threading.Thread(target=other.update_image_info, args=("ct", {"other": 1}))
         thread.start()
@@ -79,7 +80,7 @@ def test_two_servers_do_not_lose_each_others_entries(studies, datastore):
 
 
 def test_an_edit_that_fails_lets_other_servers_go_on(studies, datastore):
-    other = StudiesDatastore(studies, VolumeCache(1 << 20), auto_reload=False)
+    other = StudiesDatastore(studies, VolumeCache(1 << 20), ClickLog(None), auto_reload=False)
     with pytest.raises(KeyError), datastore.editing() as index:
         index.objects.pop("mr")
     other.update_image_info("ct", {"other": 1})
@@ -198,13 +199,13 @@ def test_hidden_files_folders_and_segmentations_are_no_images(studies):
     shutil.copy(studies / "ct.nii.gz", studies / "._ct.nii.gz")
     write_mask(label(1), np.eye(4), studies / "ct.seg.nrrd")
     (studies / "folder.nii.gz").mkdir()
-    assert StudiesDatastore(studies, VolumeCache(0), auto_reload=False).list_images() == ["ct"]
+    assert StudiesDatastore(studies, VolumeCache(0), ClickLog(None), auto_reload=False).list_images() == ["ct"]
 
 
 def test_a_damaged_index_is_refused_by_name(studies):
     (studies / "datastore_v2.json").write_text("{")
     with pytest.raises(InvalidRequest, match=r"datastore_v2\.json', is damaged"):
-        StudiesDatastore(studies, VolumeCache(0), auto_reload=False)
+        StudiesDatastore(studies, VolumeCache(0), ClickLog(None), auto_reload=False)
 
 
 def test_the_index_stays_readable_for_monai_label(studies, datastore, upload):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound, UnreadableVolume
+from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.sessions import Sessions
 from deepgrow3d_app.serving.uploads import Upload
 from deepgrow3d_app.volume.cache import VolumeCache
@@ -22,7 +23,9 @@ def upload(content=VOLUME, name="a.nii.gz"):
 @pytest.fixture
 def make(tmp_path):
     def make_sessions(max_bytes=1 << 20):
-        return Sessions(tmp_path, VolumeCache(1 << 20), expiry_s=3600, max_bytes=max_bytes, max_image_bytes=1 << 20)
+        return Sessions(
+            tmp_path, VolumeCache(1 << 20), ClickLog(None), expiry_s=3600, max_bytes=max_bytes, max_image_bytes=1 << 20
+        )
 
     return make_sessions
 
@@ -93,7 +96,7 @@ def test_what_arrives_in_another_process_is_left_alone(make, tmp_path, monkeypat
 @pytest.mark.parametrize("is_expired", [False, True])
 def test_a_removed_session_leaves_no_volume_in_memory(tmp_path, is_expired):
     volumes = VolumeCache(1 << 20)
-    sessions = Sessions(tmp_path, volumes, expiry_s=3600, max_bytes=1 << 20, max_image_bytes=1 << 20)
+    sessions = Sessions(tmp_path, volumes, ClickLog(None), expiry_s=3600, max_bytes=1 << 20, max_image_bytes=1 << 20)
     session = sessions.add([upload()])
     assert volumes.n_bytes == 4 * 5 * 6 * 2
     if is_expired:

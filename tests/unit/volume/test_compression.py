@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
+import struct
 import zlib
 
 import pytest
 
 from deepgrow3d_app.errors import UnreadableVolume
-from deepgrow3d_app.volume.compression import deflate, inflate
+from deepgrow3d_app.volume.compression import READ_BYTES, deflate, inflate
 
 DATA = bytes(range(256)) * 1000
 
@@ -32,6 +34,28 @@ def test_inflate_starts_at_the_position_of_the_file():
 def test_members_in_a_row_are_one_stream():
     parts = b"".join(gzip.compress(DATA[at : at + 1000]) for at in range(0, len(DATA), 1000))
     assert inflate(io.BytesIO(parts), len(DATA), "x") == DATA
+
+
+def member(data: bytes, flags: int = 0) -> bytes:
+    """A gzip member with the optional parts of its header that ``flags`` ask for, its data as it is."""
+    header = b"\x1f\x8b\x08" + bytes((flags, 0, 0, 0, 0, 2, 3))
+    header += struct.pack("<H", 6) + b"BC\x02\x00ab" if flags & 4 else b""
+    header += b"volume.nii\0" if flags & 8 else b""
+    header += b"a comment\0" if flags & 16 else b""
+    header += struct.pack("<H", zlib.crc32(header) & 0xFFFF) if flags & 2 else b""
+    stream = zlib.compressobj(0, zlib.DEFLATED, -15)
+    return header + stream.compress(data) + stream.flush() + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+@pytest.mark.parametrize("flags", [0, 2, 4, 8, 12, 31])
+@pytest.mark.parametrize("n_before", [1, 9, 11, 17, 30, 40])
+def test_a_header_may_lie_across_two_reads(flags, n_before):
+    noise = random.Random(0).randbytes(READ_BYTES)
+    n_overhead = len(member(noise)) - len(noise)
+    first = noise[: READ_BYTES - n_overhead - n_before]
+    parts = member(first) + member(DATA, flags)
+    assert READ_BYTES - 50 < len(member(first)) < READ_BYTES
+    assert inflate(io.BytesIO(parts), len(first) + len(DATA), "x") == first + DATA
 
 
 def test_padding_after_the_stream_is_ignored():

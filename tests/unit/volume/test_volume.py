@@ -64,3 +64,9 @@ def test_a_known_modality_is_believed(modality, is_ct):
 def test_is_ct_looks_at_physical_values(slope, intercept, is_ct):
     array = np.array([0, 500], np.int16).reshape(1, 1, 2)
     assert Volume(array, np.eye(4), slope, intercept).is_ct is is_ct
+
+
+@pytest.mark.parametrize("holds_hu", [True, False])
+def test_is_ct_need_not_be_found_out_twice(holds_hu):
+    assert Volume(VOXELS, np.eye(4), holds_hu=holds_hu).is_ct is holds_hu
+    assert Volume(VOXELS, np.eye(4), modality="MR", holds_hu=holds_hu).is_ct is False
