@@ -68,9 +68,10 @@ evaluation: $(RUNTIME)  ## score the shipped network beside the baselines; write
 	$(BIN)/deepgrow3d model-card docs/evaluation/ct-trunk docs/evaluation/mr-hippocampus \
 	  --sources docs/evaluation/sources.json $(if $(wildcard docs/ablation.json),--ablation docs/ablation.json) --output docs/model.md
 
-bench: $(RUNTIME)  ## what judging a click costs beside making it, and what a step of training costs
+bench: $(RUNTIME)  ## what a click, judging it, and a step of training cost, beside what others need
 	$(BIN)/python benchmarks/evaluation_overhead.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python -m benchmarks.click_latency --json runs/click-latency.json
 
 clean:  ## remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

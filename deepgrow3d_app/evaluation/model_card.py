@@ -19,6 +19,7 @@ from deepgrow3d_app.errors import InvalidRequest, UnreadableVolume
 from deepgrow3d_app.evaluation.ablation import Ablation
 from deepgrow3d_app.evaluation.results import Results, User
 from deepgrow3d_app.evaluation.summary import NOC_CAP, Series, Summary, reported_clicks, series_of
+from deepgrow3d_app.model.checkpoint import lineage
 from deepgrow3d_app.model.spec import ModelSpec
 
 WORSENING = 0.005
@@ -153,7 +154,7 @@ def model_card(
         network=network,
         spec=ModelSpec.from_json(network.details["spec"]),
         origin=origin,
-        runs=runs_of(origin),
+        runs=lineage(origin),
         training=training,
         sources=sources,
         unknown=UNKNOWN_SOURCE,
@@ -168,18 +169,10 @@ def model_card(
 def training_data(origin: dict[str, str]) -> list[TrainingData]:
     """What the checkpoint's ``origin`` says that it and those it started from have seen."""
     seen: dict[str, TrainingData] = {}
-    while True:
-        for entry in json.loads(origin.get("data", "[]")):
+    for run in reversed(lineage(origin)):
+        for entry in json.loads(run.get("data", "[]")):
             seen.setdefault(entry["name"], TrainingData(entry["name"], int(entry["cases"]), int(entry["structures"])))
-        if "started_from" not in origin:
-            return list(seen.values())
-        origin = json.loads(origin["started_from"])
-
-
-def runs_of(origin: dict[str, str]) -> list[dict[str, str]]:
-    """The origins of a checkpoint and of those it started from, the earliest first."""
-    earlier = runs_of(json.loads(origin["started_from"])) if "started_from" in origin else []
-    return [*earlier, origin]
+    return list(seen.values())
 
 
 def _section(results: Results, sources: dict[str, DataSource]) -> Section:

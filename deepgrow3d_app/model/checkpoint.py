@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from deepgrow3d_app.volume.atomic_file import replace_file
 
 SPEC_KEY = "spec"
 ORIGIN_KEY = "origin"
+EARLIER_KEY = "earlier"
+"""In an origin: the origins of earlier runs, a JSON list."""
+STARTED_FROM_KEY = "started_from"
+"""What the first checkpoints had in its place: the whole origin of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,39 @@ class Checkpoint:
                 raise CheckpointError(f"The checkpoint's weights '{name}' are not finite: it is damaged.")
         load_weights(network, self.weights)
         return network
+
+
+def averaged(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """One network from several of the same training line: the mean of their weights.
+
+    Networks that were trained on from one another lie in one basin of the loss, and their mean is better, and
+    steadier, than each (Wortsman et al., "Model soups", ICML 2022). Of unrelated ones it is worth nothing.
+
+    Raises:
+        CheckpointError: fewer than two, or of different specifications or layouts.
+    """
+    if len(checkpoints) < 2:
+        raise CheckpointError("There is nothing to average. Give at least two checkpoints.")
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        if other.spec != first.spec:
+            raise CheckpointError("The checkpoints have different specifications. Average those of one training line.")
+        load_weights(build_network(first.spec), other.weights)
+    weights = {
+        name: torch.stack([one.weights[name].float() for one in checkpoints]).mean(dim=0) for name in first.weights
+    }
+    runs = [run for one in checkpoints for run in lineage(one.origin)]
+    earlier = [run for place, run in enumerate(runs) if run not in runs[:place]]
+    return Checkpoint(first.spec, weights, {EARLIER_KEY: json.dumps(earlier)})
+
+
+def lineage(origin: dict[str, str]) -> list[dict[str, str]]:
+    """The runs that led to a network, the earliest first and its own last, from its checkpoint's ``origin``."""
+    own = {name: text for name, text in origin.items() if name not in (EARLIER_KEY, STARTED_FROM_KEY)}
+    earlier: list[dict[str, str]] = json.loads(origin.get(EARLIER_KEY, "[]"))
+    if STARTED_FROM_KEY in origin:
+        earlier = lineage(json.loads(origin[STARTED_FROM_KEY]))
+    return [*earlier, own] if own else earlier
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

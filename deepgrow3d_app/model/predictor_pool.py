@@ -46,7 +46,7 @@ class PredictorPool:
 
         Args:
             checkpoint: weights and specification.
-            choice: what is to compute. A conversion is not waited for.
+            choice: what is to compute. A conversion is waited for where OpenVINO is forced.
 
         Raises:
             CheckpointError, EngineError: see :func:`~deepgrow3d_app.model.engine_choice.make_engine`.
@@ -54,7 +54,8 @@ class PredictorPool:
         spec = checkpoint.spec
         gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
         devices = [torch.device("cpu")] if choice.name == "openvino" or not gpus else gpus
-        predictors = [Predictor(spec, make_engine(checkpoint, choice, device, waits=False)) for device in devices]
+        is_forced = choice.name == "openvino"
+        predictors = [Predictor(spec, make_engine(checkpoint, choice, device, waits=is_forced)) for device in devices]
         coarse = coarse_spec(spec)
         makers = [] if devices[0].type == "cpu" else [lambda: Predictor(spec, _on_cpu(checkpoint))]
         if coarse is not None:

@@ -8,6 +8,7 @@ region also shrinks around a small structure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,12 @@ TOUCHING_SHARE = 0.005
 FILLED_SHARE = 0.9
 """Of the region's edge, by the structure's longest. With 0.6, voxels were coarser, and late corrections less exact."""
 TOO_SMALL_SHARE = 0.35
+EARLY_DETAIL = ((3, 2.0), (6, 3.0))
+"""(clicks, parts): up to so many clicks, a patch voxel is no finer than that part of the image's finest edge.
+
+A first answer that is far too small would otherwise choose a tiny region in voxels that the image does not have,
+and further clicks would hardly get out of it. Later on, the size is known, and fine voxels draw a better border.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,8 @@ def _region(
     clicks: Sequence[Index],
     may_shrink: bool,
 ) -> Region:
-    zoom = bounded_zoom(spec, zoom, shape, spacing_mm)
+    coarsest = bounded_zoom(spec, spec.max_zoom, shape, spacing_mm)
+    zoom = min(max(bounded_zoom(spec, zoom, shape, spacing_mm), _early_zoom(spec, len(clicks), spacing_mm)), coarsest)
     di, dj, dk = (edge * zoom for edge in spec.spacing_mm)
     ci, cj, ck = (float(middle) for middle in (low + high) / 2)
     roi = Roi.around((ci, cj, ck), spec.patch_shape, (di, dj, dk), shape, spacing_mm)
@@ -115,6 +123,12 @@ def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm:
         for extent, edge, count, patch_edge in zip(shape, spacing_mm, spec.patch_shape, spec.spacing_mm, strict=True)
     )
     return max(spec.min_zoom, min(zoom, spec.max_zoom, whole))
+
+
+def _early_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
+    """The least zoom for so many clicks, by ``EARLY_DETAIL``; 0 where any will do."""
+    parts = next((parts for bound, parts in EARLY_DETAIL if clicks <= bound), math.inf)
+    return min(spacing_mm) / parts / min(spec.spacing_mm)
 
 
 def _filling_zoom(spec: ModelSpec, low: np.ndarray, high: np.ndarray, spacing_mm: Spacing) -> float:

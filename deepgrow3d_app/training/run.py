@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepgrow3d_app import __version__
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.model.checkpoint import Checkpoint, load_weights
+from deepgrow3d_app.model.checkpoint import EARLIER_KEY, Checkpoint, lineage, load_weights
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.training.cases import CaseGroup, CasePool, Tell, describe_groups, digest_of, load_group
 from deepgrow3d_app.training.log import Progress, TrainingLog
@@ -109,7 +109,7 @@ def _open_folder(request: RunRequest, plan: TrainingPlan, folder: RunFolder) -> 
         load_weights(build_network(plan.spec), parent.weights)  # refused before anything is written
     folder.begin(plan)
     if parent is not None:
-        origin = {"command": request.command, "started_from": json.dumps(parent.origin), "steps": "0"}
+        origin = {"command": request.command, EARLIER_KEY: json.dumps(lineage(parent.origin)), "steps": "0"}
         Checkpoint(plan.spec, parent.weights, origin).save(folder.model_file)
 
 

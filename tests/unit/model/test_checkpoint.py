@@ -1,11 +1,12 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from deepgrow3d_app.errors import CheckpointError
-from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.checkpoint import EARLIER_KEY, Checkpoint, averaged, lineage, weights_of
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
 
@@ -80,3 +81,36 @@ def test_weights_of_another_network_or_not_finite_are_refused(saved):
     name = next(iter(loaded.weights))
     with pytest.raises(CheckpointError, match="not finite"):
         dataclasses.replace(loaded, weights=loaded.weights | {name: loaded.weights[name] * torch.nan}).network()
+
+
+def small(value, origin):
+    weights = {name: torch.full_like(tensor, value) for name, tensor in weights_of(build_network(SMALL)).items()}
+    return Checkpoint(SMALL, weights, origin)
+
+
+SMALL = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
+FIRST = {"command": "train a"}
+SECOND = {"command": "train b", EARLIER_KEY: json.dumps([FIRST])}
+THIRD = {"command": "train c", EARLIER_KEY: json.dumps([FIRST, {"command": "train b"}])}
+
+
+def test_the_mean_of_networks_has_the_mean_of_their_weights_and_the_runs_of_all():
+    mean = averaged([small(1.0, SECOND), small(4.0, THIRD)])
+    assert all(bool((tensor == 2.5).all()) for tensor in mean.weights.values())
+    assert [run["command"] for run in lineage(mean.origin)] == ["train a", "train b", "train c"]
+
+
+def test_networks_that_differ_in_kind_have_no_mean():
+    other = dataclasses.replace(SMALL, sigma_mm=9.0)
+    with pytest.raises(CheckpointError, match="different specifications"):
+        averaged([small(1.0, {}), Checkpoint(other, small(1.0, {}).weights)])
+    with pytest.raises(CheckpointError, match="at least two"):
+        averaged([small(1.0, {})])
+
+
+def test_the_lineage_of_the_first_checkpoints_is_understood():
+    """Each held the whole origin of the one before, as text in text."""
+    nested = {"command": "train b", "started_from": json.dumps({"command": "train a"})}
+    nested = {"command": "train c", "started_from": json.dumps(nested)}
+    assert [run["command"] for run in lineage(nested)] == ["train a", "train b", "train c"]
+    assert lineage({}) == []
