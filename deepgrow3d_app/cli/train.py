@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as ProgressBar
 
 from deepgrow3d_app.cli.app import app, command_line, console
+from deepgrow3d_app.errors import DeepGrow3DError
 
 if TYPE_CHECKING:
     from deepgrow3d_app.training.log import Progress
@@ -81,7 +83,12 @@ def train(
             if ranks.is_first:
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-        trainer = run_training(request, plan, folder, ranks, show, tell)
+        try:
+            trainer = run_training(request, plan, folder, ranks, show, tell)
+        except DeepGrow3DError:
+            if ranks.is_first:
+                raise
+            sys.exit(1)  # the first process says it
     if ranks.is_first:
         console.print(f"{folder.model_file}: {trainer.step} steps", soft_wrap=True)
 

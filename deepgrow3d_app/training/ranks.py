@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
 from deepgrow3d_app.model.engine import best_device
 
 
@@ -89,6 +89,24 @@ class Ranks:
         """Until every process has come here."""
         if self.count > 1:
             torch.distributed.barrier()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What one process refuses in the block, all refuse: none goes on, or waits, for one that has left.
+
+        Raises:
+            DeepGrow3DError: this process's own, else that of another one.
+        """
+        refusal: DeepGrow3DError | None = None
+        try:
+            yield
+        except DeepGrow3DError as error:
+            refusal = error
+        reasons = [item["reason"] for item in self.gathered([] if refusal is None else [{"reason": str(refusal)}])]
+        if refusal is not None:
+            raise refusal
+        if reasons:
+            raise TrainingError(str(reasons[0]))
 
 
 @contextlib.contextmanager

@@ -71,10 +71,10 @@ def run_training(
         Busy: another process trains in the folder.
     """
     with ExitStack() as held:
-        if ranks.is_first:
-            held.enter_context(folder.locked())
-            _open_folder(request, plan, folder)
-        ranks.wait()
+        with ranks.together():
+            if ranks.is_first:
+                held.enter_context(folder.locked())
+                _open_folder(request, plan, folder)
         state = folder.read_state() if request.resumes else None
         groups = _load_groups(request, plan, folder, ranks, tell)
         known = {"data": describe_groups(groups), "digest": digest_of(groups)}
@@ -129,13 +129,13 @@ def _load_groups(
     """The cases of all folders; the first process prepares what is not prepared, the others find it done."""
     groups: list[CaseGroup] = []
     for turn in (True, False):
-        if ranks.is_first is turn:
-            caches = [folder.cases / f"{place}-{path.resolve().name}" for place, path in enumerate(request.folders)]
-            groups = [
-                load_group(path, plan.spec, request.held_out, cache, tell, prepares=turn)
-                for path, cache in zip(request.folders, caches, strict=True)
-            ]
-        ranks.wait()
+        with ranks.together():
+            if ranks.is_first is turn:
+                caches = [folder.cases / f"{place}-{path.resolve().name}" for place, path in enumerate(request.folders)]
+                groups = [
+                    load_group(path, plan.spec, request.held_out, cache, tell, prepares=turn)
+                    for path, cache in zip(request.folders, caches, strict=True)
+                ]
     return groups
 
 

@@ -327,3 +327,14 @@ def test_a_run_is_never_overwritten_by_a_new_one(launcher: Launcher) -> None:
     assert "--resume" in done.stderr
     assert (run / "state.pt").read_bytes() == b"of another run"
     assert [path.name for path in run.iterdir() if not path.name.startswith(".")] == ["state.pt"]
+
+
+def test_what_the_first_process_refuses_is_said_once_and_ends_all(launcher: Launcher, cases: str) -> None:
+    plan = write_plan(launcher, batch_size=2)
+    (launcher.folder / "empty").mkdir()
+    refused = launcher.run(
+        [*TORCHRUN, "-m", "deepgrow3d_app", "train", "empty", "--spec", plan, "--steps", "1", "--output", "run"]
+    )
+    assert refused.returncode != 0
+    assert refused.stderr.count("No labelled cases in 'empty'") == 1, refused.stderr
+    assert "deepgrow3d_app/training/run.py" not in refused.stderr  # no traceback of the one that was left alone

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.errors import InvalidRequest, TrainingError
 from deepgrow3d_app.training.ranks import Ranks, joined
 
 CPU = torch.device("cpu")
@@ -28,3 +28,5 @@ def test_a_process_alone_is_the_first_and_has_nobody_to_ask(monkeypatch):
         assert ranks.agree(7)
         assert ranks.gathered([{"slot": 0}]) == [{"slot": 0}]
         ranks.wait()
+        with pytest.raises(InvalidRequest, match="no"), ranks.together():
+            raise InvalidRequest("no")
