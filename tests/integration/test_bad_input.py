@@ -60,6 +60,8 @@ def hash_of_version(path: Path, *version: int) -> str:
 
 @pytest.fixture(scope="module")
 def files(server: Server) -> Files:
+    for image in server.json("/datastore/?output=all")["objects"]:
+        server.infer(CLICKS, image=image)  # what is decoded for the first time is kept on disk
     files = Files((server.folder, ROOT / "apps"))
     files.known = files.fingerprint()
     return files
