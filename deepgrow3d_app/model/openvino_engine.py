@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,8 +110,30 @@ def _convert_elsewhere(checkpoint: Checkpoint, folder: Path) -> None:
         file = Path(temporary) / "checkpoint.safetensors"
         checkpoint.save(file)
         spawning = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, spawning, initializer=os.nice, initargs=(LOW_PRIORITY,)) as process:
-            process.submit(_convert, file, folder).result()
+        ours, theirs = spawning.Pipe(duplex=False)
+        # A daemon ends with this process, and this process does not wait for it.
+        process = spawning.Process(target=_convert_and_tell, args=(file, folder, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        try:
+            fault = ours.recv()
+        except EOFError:
+            fault = "its conversion ended early"
+        process.join()
+    if fault is not None:
+        raise RuntimeError(fault)
+
+
+def _convert_and_tell(file: Path, folder: Path, told: Connection) -> None:
+    """Convert, and send ``None`` or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is for the server, which ends this process
+    os.nice(LOW_PRIORITY)
+    try:
+        _convert(file, folder)
+    except Exception as error:  # noqa: BLE001 - whoever waits is told
+        told.send(str(error) or type(error).__name__)
+    else:
+        told.send(None)
 
 
 def _convert(file: Path, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from deepgrow3d_app.click.click import Click, checked_clicks
+from deepgrow3d_app.click.click import checked_clicks
 from deepgrow3d_app.model.predictor import Prediction
 from deepgrow3d_app.serving.click_log import Answered, ClickLog, way_to
 from deepgrow3d_app.serving.click_memory import ClickMemory, Subject
@@ -24,7 +24,6 @@ from deepgrow3d_app.serving.served_model import LoadedModel, ServedModel
 from deepgrow3d_app.volume.boxed_mask import BoxedMask
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, extension_of
-from deepgrow3d_app.volume.geometry import Index
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 logger = logging.getLogger(__name__)
@@ -152,7 +151,8 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         self, model: LoadedModel, volume: Volume, request: InferRequest, subject: Subject
     ) -> tuple[BoxedMask, _Work]:
         """The mask of all clicks of ``request``, computed from that of the clicks before, as often as it takes."""
-        asked = frozenset(checked_clicks(request.clicks, volume.shape))
+        ordered = checked_clicks(request.clicks, volume.shape)
+        asked = frozenset(ordered)
         way = way_to(asked, self._log.history(subject))
         mask, done = None, 0
         for number in range(len(way), 0, -1):
@@ -162,7 +162,8 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
                 break
         work = _Work()
         for clicks in way[done:]:
-            mask = work.add(model.predictors.predict(volume, sorted(clicks, key=_by_side), mask))
+            # In the order that they were sent: which foreground click came first means something to the network.
+            mask = work.add(model.predictors.predict(volume, [c for c in ordered if c in clicks], mask))
             self._memory.remember(subject, clicks, mask)
         self._log.add(subject, Answered(asked, way[-2] if len(way) > 1 else None))
         assert mask is not None  # noqa: S101 - the way is never empty
@@ -188,10 +189,6 @@ class _Work:
     def latencies(self) -> dict[str, float]:
         """By MONAI Label's names."""
         return {"pre": self.crop_s, "infer": self.network_s, "invert": self.restore_s, "post": 0.0}
-
-
-def _by_side(click: Click) -> tuple[bool, Index]:
-    return not click.is_positive, click.index
 
 
 def _centroid(mask: BoxedMask) -> list[str]:

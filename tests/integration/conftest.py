@@ -118,10 +118,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Launcher:
-    """Starts servers and other commands in ``folder``, in an environment where nothing is set up."""
+    """Starts servers and other commands in ``folder``, in an environment where nothing but ``settings`` is set up."""
 
     folder: Path
     servers: list[Server] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def serve(self, studies: Path, *options: str) -> Server:
         """``deepgrow3d serve`` on ``studies``, once it answers."""
@@ -182,6 +183,7 @@ class Launcher:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return {
             **kept,
+            **self.settings,
             "HOME": str(self.folder / "home"),
             "TMPDIR": str(self.folder / "tmp"),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),

@@ -112,6 +112,7 @@ HELP = {
     "evaluate": ("--structures", "--clicks", "--checkpoint", "structures.json", "--noisy", "--server", "--method"),
     "prepare": ("BTCV", "Decathlon", "--spacing", "--workers", "validation"),
     "compare": ("results.json", "bootstrap"),
+    "average": ("--output", "training line"),
     "model-card": ("--sources", "--output"),
 }
 

@@ -13,6 +13,7 @@ import torch
 from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.predictor_pool import PredictorPool
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import ClickMemory
@@ -132,3 +133,24 @@ def test_a_compact_answer_is_the_same_mask(task, image):
 
 def read_mask_of(content):
     return np.asarray(nib.Nifti1Image.from_bytes(content).dataobj)
+
+
+def test_clicks_reach_the_network_in_the_order_that_they_were_sent(task, image, tmp_path, monkeypatch):
+    """The first foreground click means the whole structure; those after it mean what was missed."""
+    steps = [request((4, 4, 4)), request((4, 4, 4), (1, 6, 2)), request((4, 4, 4), (1, 6, 2), (0, 0, 6))]
+    seen = []
+    predict = PredictorPool.predict
+
+    def spied(self, volume, clicks, previous=None):
+        seen.append([click.index for click in clicks])
+        return predict(self, volume, clicks, previous)
+
+    monkeypatch.setattr(PredictorPool, "predict", spied)
+    for step in steps:
+        task.answer(step, image)
+    answered = list(seen)
+    assert answered == [[click.index for click in step.clicks] for step in steps]
+    restarted = task_in(tmp_path)
+    seen.clear()
+    restarted.answer(steps[-1], image)
+    assert seen == answered
