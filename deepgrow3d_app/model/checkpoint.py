@@ -107,7 +107,7 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     if len(checkpoints) < 2:
         raise CheckpointError("There is nothing to average. Give at least two checkpoints.")
     first = checkpoints[0]
-    for other in checkpoints[1:]:
+    for other in checkpoints:
         if other.spec != first.spec:
             raise CheckpointError("The checkpoints have different specifications. Average those of one training line.")
         load_weights(build_network(first.spec), other.weights)

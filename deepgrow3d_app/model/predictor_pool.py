@@ -22,6 +22,8 @@ from deepgrow3d_app.volume.volume import Mask, Volume
 
 logger = logging.getLogger(__name__)
 
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
+
 
 class PredictorPool:
     """Answers as a :class:`Predictor` does, each call on the device that is least busy; safe to share between threads.
@@ -138,5 +140,5 @@ def _raise_unless_out_of_memory(error: Exception) -> None:
     """PyTorch has a type of its own for GPUs only; the CPU's allocators of torch and OpenVINO say it in words."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return
-    if not any(words in str(error) for words in ("can't allocate memory", "not enough memory", "bad_alloc")):
+    if not any(words in str(error) for words in OUT_OF_MEMORY):
         raise error

@@ -121,6 +121,8 @@ class Roi:
             low = self.start[axis] + (int(drawn[0]) - 0.5) * self.step[axis]
             high = self.start[axis] + (int(drawn[-1]) + 1.5) * self.step[axis]
             box[axis] = slice(max(box[axis].start, math.floor(low)), min(box[axis].stop, math.ceil(high) + 1))
+            if box[axis].start >= box[axis].stop:  # all of it lies beyond the volume
+                return BoxedMask(self.source_shape, NOWHERE, np.zeros((0, 0, 0), np.bool_))
             positions = (torch.arange(box[axis].start, box[axis].stop) - self.start[axis]) / self.step[axis] - 0.5
             matrix = _interpolation(positions, self.patch_shape[axis], max(1.0, 1.0 / self.step[axis]))
             values = torch.movedim(torch.tensordot(matrix, values, dims=([1], [axis])), 0, axis)

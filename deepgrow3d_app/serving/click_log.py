@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from deepgrow3d_app.click.click import Click
@@ -74,6 +75,7 @@ class ClickLog:
         self._folder = folder
         self._max_files = max_files
         self._lock = threading.Lock()
+        self._is_failing = False
         self._histories: OrderedDict[str, dict[Clicks, Answered]] = OrderedDict()
 
     def history(self, subject: Subject) -> Sequence[Answered]:
@@ -89,11 +91,10 @@ class ClickLog:
             is_known = answered.made_from is None or answered.made_from in history
             if answered.clicks in history or not is_known or len(history) >= MAX_ANSWERS:
                 return
-            places = {clicks: number for number, clicks in enumerate(history)}
             history[answered.clicks] = answered
             line = {
-                "clicks": sorted([*click.index, int(click.is_positive)] for click in answered.clicks),
-                "made_from": None if answered.made_from is None else places[answered.made_from],
+                "clicks": _listed(answered.clicks),
+                "made_from": None if answered.made_from is None else _listed(answered.made_from),
             }
             self._write(key, json.dumps(line) + "\n", is_new=len(history) == 1)
 
@@ -105,7 +106,7 @@ class ClickLog:
                 del self._histories[key]
             if self._folder is not None:
                 for file in self._folder.glob(f"{prefix}*{SUFFIX}"):
-                    file.unlink(missing_ok=True)
+                    self._try(partial(file.unlink, missing_ok=True))
 
     def _history(self, key: str) -> dict[Clicks, Answered]:
         if key not in self._histories:
@@ -128,9 +129,12 @@ class ClickLog:
                 if not line.endswith(b"\n"):  # a process was killed while it wrote
                     break
                 parsed = json.loads(line)
-                clicks = frozenset(Click((i, j, k), bool(sign)) for i, j, k, sign in parsed["clicks"])
-                number = parsed["made_from"]
-                history[clicks] = Answered(clicks, None if number is None else list(history)[number])
+                clicks, earlier = _parsed(parsed["clicks"]), parsed["made_from"]
+                made_from = None if earlier is None else _parsed(earlier)
+                if made_from is not None and not made_from < clicks:
+                    raise ValueError("an answer was made from other clicks")
+                # Another process may have logged the same clicks: the first answer counts.
+                history.setdefault(clicks, Answered(clicks, made_from))
                 good_bytes += len(line)
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -157,22 +161,42 @@ class ClickLog:
     def _remove_oldest(self, folder: Path) -> None:
         files = list(folder.glob(f"*{SUFFIX}"))
         if len(files) >= self._max_files:
-            by_age = sorted(files, key=lambda file: file.stat().st_mtime)
+            by_age = sorted(files, key=_age)
             for file in by_age[: len(files) // 10 + 1]:  # some at once: looking at all of them takes a while
+                self._histories.pop(file.stem, None)  # what is logged next would continue a file that is gone
                 file.unlink(missing_ok=True)
 
     def _try(self, change: Callable[[], object]) -> None:
         try:
             change()
         except OSError as error:
-            logger.warning("Clicks are not logged any more: %s", error.strerror)
-            self._folder = None
+            if not self._is_failing:
+                logger.warning("Clicks cannot be logged: %s", error.strerror)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
 
 def _key(subject: Subject) -> str:
     """The same for all models: a new one answers the same clicks in the same order."""
     about = json.dumps([subject.image_version, subject.label, subject.client])
     return f"{_digest(subject.image)}-{_digest(about)}"
+
+
+def _listed(clicks: Clicks) -> list[list[int]]:
+    return sorted([*click.index, int(click.is_positive)] for click in clicks)
+
+
+def _parsed(listed: Iterable[Sequence[int]]) -> Clicks:
+    return frozenset(Click((i, j, k), bool(sign)) for i, j, k, sign in listed)
+
+
+def _age(file: Path) -> float:
+    """When it was written; as if long ago where another process has removed it."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _digest(text: str) -> str:

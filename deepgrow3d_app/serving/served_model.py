@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deepgrow3d_app.click.click import Click
-from deepgrow3d_app.errors import CheckpointError, EngineError
+from deepgrow3d_app.errors import CheckpointError, EngineError, OutOfMemory
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.predictor_pool import PredictorPool
@@ -94,7 +94,7 @@ class ServedModel:
     def _reload(self, version: FileVersion) -> None:
         try:
             self._loaded = LoadedModel(self._load(), version)
-        except (CheckpointError, EngineError) as error:
+        except (CheckpointError, EngineError, OutOfMemory) as error:
             logger.error("The model loaded before goes on serving: %s", error)  # noqa: TRY400 - the message says it all
         else:
             logger.info("Serving the new checkpoint '%s'", self.path.name)

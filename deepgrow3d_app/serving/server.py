@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -28,6 +29,8 @@ from deepgrow3d_app.serving.routes import metrics as metrics_route
 from deepgrow3d_app.serving.upload_limit import UploadLimit
 from deepgrow3d_app.serving.workers import Workers
 
+logger = logging.getLogger(__name__)
+
 FILE_THREADS = 4
 CLEANUP_EVERY_S = 60
 
@@ -48,7 +51,7 @@ def build(served: DeepGrow3DApp) -> FastAPI:
     metrics = api.state.metrics = Metrics()
     metrics.watch("clicks_waiting", "Clicks that wait for a thread", lambda: queue.waiting)
     metrics.watch("clicks_running", "Clicks that are computed", lambda: queue.running)
-    metrics.watch("volume_bytes", "Decoded volumes that are kept open", lambda: served.volumes.n_bytes)
+    metrics.watch("volume_bytes", "Decoded volumes in memory, not on disk", lambda: served.volumes.n_bytes)
     api.state.file_workers = Workers(FILE_THREADS, served.serving.max_waiting)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         from monailabel.endpoints import login
@@ -92,7 +95,10 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
 
 async def _clean_up(served: DeepGrow3DApp) -> None:
     while True:
-        await anyio.to_thread.run_sync(served.clean_up)
+        try:
+            await anyio.to_thread.run_sync(served.clean_up)
+        except Exception:
+            logger.exception("The cleaning up failed; it is tried again")
         await asyncio.sleep(CLEANUP_EVERY_S)
 
 

@@ -30,7 +30,8 @@ class ServingSettings(BaseSettings):
         worker_threads: clicks that are computed at once; further ones wait.
         max_waiting: clicks that may wait; beyond that the server says that it is busy.
         volume_cache_bytes: bound on the decoded volumes kept in memory, where they are not kept on disk.
-        click_memory_bytes: bound on the masks remembered between the clicks of one structure.
+        click_memory_bytes: bound on the masks remembered between the clicks of one structure. What is not remembered is
+            computed again from the first click on: 0 makes every click as slow as all before it together.
         session_folder: where sessions are kept; ``None`` for ``.deepgrow3d/sessions`` in the studies folder.
         session_expiry_s: how long an unused session is kept, at most.
         session_bytes: bound on all sessions together.

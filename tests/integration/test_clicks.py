@@ -452,7 +452,8 @@ def test_a_newer_click_takes_the_place_of_those_that_wait(server: Server, refere
     asked = [voxels[: n + 1] for n in range(len(voxels))]
 
     def ask(points: list[list[int]]) -> requests.Response:
-        return server.infer({"label": "hasty", "foreground": points, "background": []}, image=IMAGE, output="json")
+        params = {"label": "hasty", "client_id": "hasty", "foreground": points, "background": []}
+        return server.infer(params, image=IMAGE, output="json")
 
     with ThreadPoolExecutor(len(asked)) as hands:
         answers = list(hands.map(ask, asked))

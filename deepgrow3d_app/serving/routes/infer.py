@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from urllib3.filepost import encode_multipart_formdata
 
-from deepgrow3d_app.errors import Busy, Cancelled, InvalidRequest, Superseded
+from deepgrow3d_app.errors import Busy, Cancelled, InvalidRequest, NoForegroundClick, Superseded
 from deepgrow3d_app.serving.access import USER, ClickLine, Measured, Served
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.click_queue import ClickSet
@@ -70,7 +70,10 @@ async def infer(
         raise InvalidRequest("output=dicom_seg needs studies on a DICOMweb server. Ask for output=image here.")
     request = InferRequest.from_params(parse_object(params, "params"))
     uploads = {name: Upload.of(sent) for name, sent in (("file", file), ("label", label)) if sent is not None}
-    client = request.client or (http_request.client.host if http_request.client else "")
+    if not any(click.is_positive for click in request.clicks):
+        raise NoForegroundClick
+    # Who does not say who he is, or sends an image or a mask along, is nobody's earlier self.
+    client = uuid.uuid4().hex if uploads or not request.client else request.client
     asked = ClickSet((model, image, session_id, request.label, client), frozenset(request.clicks))
     compute = partial(_answer, served, task, request, image, session_id, uploads, is_compact=output == "compact")
     try:

@@ -80,3 +80,10 @@ def test_a_ball_survives_the_way_in_and_out():
     roi = Roi.around((30, 25, 10), (32, 32, 32), (2.0, 2.0, 2.0), ball.shape, spacing_mm)
     back = roi.restore(roi.crop(ball.astype(np.uint8), 0) - 0.5).full()
     assert 2 * (back & ball).sum() / (back.sum() + ball.sum()) > 0.97
+
+
+def test_what_is_positive_beyond_the_volume_only_is_nothing():
+    roi = Roi((-8.0, 0.0, 0.0), (1.0, 1.0, 1.0), (16, 4, 4), (1, 4, 4))
+    logits = torch.full((16, 4, 4), -1.0)
+    logits[0] = 1.0
+    assert roi.restore(logits).voxels == 0

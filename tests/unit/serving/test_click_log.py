@@ -97,7 +97,14 @@ def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, cut):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "7", json.dumps({"clicks": [[1]], "made_from": 0}), '{"clicks": [], "made_from": 9}']
+    "line",
+    [
+        "{",
+        "7",
+        json.dumps({"clicks": [[1]], "made_from": None}),
+        json.dumps({"clicks": [[1, 1, 1, 1]], "made_from": [[1, 1, 1, 1]]}),
+        json.dumps({"clicks": [[1, 1, 1, 1]], "made_from": [[2, 2, 2, 1]]}),
+    ],
 )
 def test_a_damaged_log_is_used_as_far_as_it_goes(tmp_path, line, caplog):
     fill(ClickLog(tmp_path))
@@ -143,3 +150,27 @@ def test_with_an_image_its_logs_are_forgotten(tmp_path):
     assert not log.history(LIVER)
     assert list(log.history(other)) == ONE_BY_ONE
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_processes_may_share_a_folder(tmp_path):
+    """Each knows only what it logged itself; a third one understands both."""
+    one, other = ClickLog(tmp_path), ClickLog(tmp_path)
+    for log in (one, other):
+        log.add(LIVER, answered([A]))
+    one.add(LIVER, answered([A, B], [A]))
+    other.add(LIVER, answered([A, C], [A]))
+    other.add(LIVER, answered([A, C, D], [A, C]))
+    one.add(LIVER, answered([A, C], [A]))
+    one.add(LIVER, answered([A, C, D], [A, C]))
+    history = ClickLog(tmp_path).history(LIVER)
+    assert way_to(of(A, C, D), history) == [of(A), of(A, C), of(A, C, D)]
+    assert way_to(of(A, B), history) == [of(A), of(A, B)]
+
+
+def test_a_history_whose_file_was_removed_starts_anew(tmp_path):
+    log = ClickLog(tmp_path, max_files=1)
+    fill(log)
+    fill(log, Subject("mr.nii.gz", (1,), (1,), "liver", "anna"))
+    assert not log.history(LIVER)
+    fill(log)
+    assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE
