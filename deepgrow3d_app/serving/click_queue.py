@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.errors import Busy, Cancelled, Superseded
+from deepgrow3d_app.serving.compute_threads import ComputeThreads
 
 R = TypeVar("R")
 
@@ -76,7 +76,7 @@ class ClickQueue:
     def __init__(self, threads: int, max_waiting: int) -> None:
         self._threads = threads
         self._max_waiting = max_waiting
-        self._limiter = anyio.CapacityLimiter(threads)
+        self._compute = ComputeThreads(threads)
         self._running = 0
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._usual_s = USUAL_S
@@ -124,7 +124,7 @@ class ClickQueue:
             self._running += 1
         started = time.perf_counter()
         try:
-            result = await anyio.to_thread.run_sync(function, limiter=self._limiter)
+            result = await self._compute.run(function)
         finally:
             self._usual_s += WEIGHT_OF_NEWEST * (time.perf_counter() - started - self._usual_s)
             self._call_next()

@@ -14,6 +14,7 @@ from deepgrow3d_app.errors import CheckpointError, EngineError, OutOfMemory
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.predictor_pool import PredictorPool
+from deepgrow3d_app.serving.compute_threads import aside
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.volume.volume import Volume
 
@@ -66,7 +67,7 @@ class ServedModel:
         self._choice = choice
         self._lock = threading.Lock()
         version = file_version(path)
-        self._loaded = LoadedModel(self._load(), version)
+        self._loaded = LoadedModel(aside(self._load), version)
         self._looked_at = version
 
     @property
