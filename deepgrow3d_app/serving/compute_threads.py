@@ -34,9 +34,10 @@ class ComputeThreads:
 
     async def run(self, function: Callable[[], R]) -> R:
         """``function()`` in one of them. It is waited for even when the caller is cancelled: it would go on anyway."""
+        future = asyncio.wrap_future(self._executor.submit(function))
         with anyio.CancelScope(shield=True):
-            result = await asyncio.wrap_future(self._executor.submit(function))
-        return result
+            await asyncio.wait([future])
+        return future.result()
 
 
 def aside(function: Callable[[], R]) -> R:
