@@ -3,7 +3,7 @@
 A structure should fill a good part of the patch, whatever its size in mm: then the network sees an
 adrenal gland and a liver at similar scales. The idea is nnInteractive's AutoZoom (Isensee et al.,
 2025): look, and if the mask touches the border of the region, look again at a larger one. Here the
-region also shrinks around a small structure.
+region also shrinks around a small structure, and is narrower across a long and thin one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ TOUCHING_SHARE = 0.005
 FILLED_SHARE = 0.9
 """Of the region's edge, by the structure's longest. With 0.6, voxels were coarser, and late corrections less exact."""
 TOO_SMALL_SHARE = 0.35
+STRETCH = 1.5
+"""Along an axis on which the structure is short, voxels are finer by up to this.
+
+Else a vessel would be seen in voxels as coarse as its length asks for. With 2, a coarse answer misled later ones.
+"""
 EARLY_DETAIL = ((3, 2.0), (6, 3.0))
 """(clicks, parts): up to so many clicks, a patch voxel is no finer than that part of the image's finest edge.
 
@@ -39,7 +44,7 @@ class Region:
 
     Attributes:
         spec: patch, spacing and bounds of the zoom.
-        zoom: patch voxels are ``spec.spacing_mm * zoom`` wide.
+        zoom: patch voxels are ``spec.spacing_mm * zoom`` wide, along short axes less (see ``patch_edges_mm``).
         roi: the region on the source grid (RAS order).
         spacing_mm: voxel edges of the source grid.
         clicks: source voxels that the region contains, as far as its largest zoom allows.
@@ -70,9 +75,12 @@ def first_region(
     if box is not None:
         low = np.minimum(low, [extent.start for extent in box])
         high = np.maximum(high, [extent.stop - 1 for extent in box])
-    filled = _filling_zoom(spec, low, high, spacing_mm)
-    zoom = max(1.0, filled) if box is None else filled
-    return _region(spec, zoom, low, high, shape, spacing_mm, clicks, box is None)
+    size_mm = (high - low + 1) * np.array(spacing_mm)
+    zoom = _filling_zoom(spec, size_mm)
+    if box is None:  # nothing is known of the structure's shape: nothing is stretched
+        zoom = max(1.0, zoom)
+        size_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm) * zoom
+    return _region(spec, zoom, (low + high) / 2, size_mm, shape, spacing_mm, clicks, box is None)
 
 
 def next_region(region: Region, logits: Tensor) -> Region | None:
@@ -87,33 +95,52 @@ def next_region(region: Region, logits: Tensor) -> Region | None:
     high = start + (np.array([extent.stop for extent in box]) - 0.5) * step
     low = np.maximum(np.minimum(low, np.min(region.clicks, axis=0)), 0)
     high = np.minimum(np.maximum(high, np.max(region.clicks, axis=0)), np.array(roi.source_shape) - 1)
-    filling = _filling_zoom(region.spec, low, high, region.spacing_mm)
-    if _touches_border(positive, roi):
-        zoom = region.zoom * GROWTH
-    elif region.may_shrink and filling < region.zoom * TOO_SMALL_SHARE / FILLED_SHARE:
-        zoom = filling
-    else:
+    size_mm = (high - low + 1) * np.array(region.spacing_mm)
+    zoom = _filling_zoom(region.spec, size_mm)
+    touched = _touched_axes(positive, roi)
+    if touched.any():
+        region_mm = step * np.array(region.spacing_mm) * np.array(roi.patch_shape)
+        size_mm = FILLED_SHARE * region_mm * np.where(touched, GROWTH, 1.0)
+        zoom = _filling_zoom(region.spec, size_mm)
+    elif not region.may_shrink or zoom >= region.zoom * TOO_SMALL_SHARE / FILLED_SHARE:
         return None
-    wanted = _region(region.spec, zoom, low, high, roi.source_shape, region.spacing_mm, region.clicks, False)
-    return None if wanted.zoom == region.zoom else wanted
+    middle = (low + high) / 2
+    wanted = _region(region.spec, zoom, middle, size_mm, roi.source_shape, region.spacing_mm, region.clicks, False)
+    return None if np.allclose(wanted.roi.step, roi.step) else wanted
 
 
 def _region(
     spec: ModelSpec,
     zoom: float,
-    low: np.ndarray,
-    high: np.ndarray,
+    middle: np.ndarray,
+    size_mm: np.ndarray,
     shape: Shape,
     spacing_mm: Spacing,
     clicks: Sequence[Index],
     may_shrink: bool,
 ) -> Region:
     coarsest = bounded_zoom(spec, spec.max_zoom, shape, spacing_mm)
-    zoom = min(max(bounded_zoom(spec, zoom, shape, spacing_mm), _early_zoom(spec, len(clicks), spacing_mm)), coarsest)
-    di, dj, dk = (edge * zoom for edge in spec.spacing_mm)
-    ci, cj, ck = (float(middle) for middle in (low + high) / 2)
-    roi = Roi.around((ci, cj, ck), spec.patch_shape, (di, dj, dk), shape, spacing_mm)
+    early = _early_zoom(spec, len(clicks), spacing_mm)
+    zoom = min(max(bounded_zoom(spec, zoom, shape, spacing_mm), early), coarsest)
+    edges_mm = patch_edges_mm(spec, zoom, size_mm / FILLED_SHARE, early)
+    ci, cj, ck = (float(position) for position in middle)
+    roi = Roi.around((ci, cj, ck), spec.patch_shape, edges_mm, shape, spacing_mm)
     return Region(spec, zoom, roi, spacing_mm, tuple(clicks), may_shrink)
+
+
+def patch_edges_mm(spec: ModelSpec, zoom: float, region_mm: np.ndarray, least_zoom: float = 0.0) -> Spacing:
+    """Voxel edges of a patch at ``zoom``: finer by up to ``STRETCH`` along axes on which a smaller region would do.
+
+    Args:
+        spec: its bounds hold for each axis.
+        zoom: of the axis along which voxels are widest.
+        region_mm: the extents along (i, j, k) that would do.
+        least_zoom: a further bound for each axis.
+    """
+    enough = region_mm / (np.array(spec.patch_shape) * np.array(spec.spacing_mm))
+    finest = min(zoom, max(zoom / STRETCH, spec.min_zoom, least_zoom))
+    di, dj, dk = (float(edge) for edge in np.array(spec.spacing_mm) * np.clip(enough, finest, zoom))
+    return di, dj, dk
 
 
 def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm: Spacing) -> float:
@@ -131,20 +158,20 @@ def _early_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
     return min(spacing_mm) / parts / min(spec.spacing_mm)
 
 
-def _filling_zoom(spec: ModelSpec, low: np.ndarray, high: np.ndarray, spacing_mm: Spacing) -> float:
-    """The zoom at which the box from ``low`` to ``high`` (source voxels) fills its share of the region."""
-    size_mm = (high - low + 1) * np.array(spacing_mm)
+def _filling_zoom(spec: ModelSpec, size_mm: np.ndarray) -> float:
+    """The zoom at which a box of ``size_mm`` fills its share of the region."""
     region_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm)
     return float((size_mm / (FILLED_SHARE * region_mm)).max())
 
 
-def _touches_border(positive: np.ndarray, roi: Roi) -> bool:
-    """Whether the mask reaches a face of the region behind which the volume goes on."""
+def _touched_axes(positive: np.ndarray, roi: Roi) -> np.ndarray:
+    """Along which axes the mask reaches a face of the region behind which the volume goes on: bool (3,)."""
+    touched = np.zeros(3, bool)
     for axis in range(3):
         face_voxels = positive.size / positive.shape[axis]
         width = roi.step[axis] * roi.patch_shape[axis]
         goes_on = (roi.start[axis] > 0, roi.start[axis] + width < roi.source_shape[axis] - 1)
         for position, beyond in zip((0, -1), goes_on, strict=True):
             if beyond and positive.take(position, axis=axis).sum() > TOUCHING_SHARE * face_voxels:
-                return True
-    return False
+                touched[axis] = True
+    return touched

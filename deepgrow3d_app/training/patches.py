@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.model.region import bounded_zoom
+from deepgrow3d_app.model.region import bounded_zoom, patch_edges_mm
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.training.augment import change_appearance, coarsen, turn, warp
@@ -26,6 +26,7 @@ MIN_TARGET_VOXELS = 40
 MAX_ATTEMPTS = 50
 FILLED_SHARES = (0.14, 1.3)
 """How much of the region's longest edge a structure takes up: least and most. Above 1, it is cut off."""
+UNSTRETCHED_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,9 @@ class PatchSource:
             if int(patch.truth.sum()) >= MIN_TARGET_VOXELS:
                 if not self.recipe.is_augmented:
                     return patch
-                may_permute = len(set(self.spec.spacing_mm)) == 1
-                image, truth = turn(patch.image, patch.truth, may_permute, generator)
+                image, truth = patch.image, patch.truth
+                if generator.random() < self.recipe.turned_share:
+                    image, truth = turn(image, truth, len(set(self.spec.spacing_mm)) == 1, generator)
                 return Patch(change_appearance(image, generator), truth, patch.edge_mm)
         raise TrainingError(
             f"In {MAX_ATTEMPTS} patches there was no target of {MIN_TARGET_VOXELS} voxels or more: the structures are "
@@ -92,11 +94,14 @@ class PatchSource:
     def _cut(self, case: TrainingCase, structure: Structure, generator: np.random.Generator) -> Patch:
         """A region about a structure, at a zoom that its size suggests, give or take."""
         low, high = np.array(structure.low), np.array(structure.high)
-        size_mm = float(((high - low) * np.array(case.spacing_mm)).max())
+        size_mm = (high - low) * np.array(case.spacing_mm)
         region_mm = np.array(self.spec.patch_shape) * np.array(self.spec.spacing_mm)
         filled = np.exp(generator.uniform(*np.log(FILLED_SHARES)))
-        zoom = bounded_zoom(self.spec, size_mm / (filled * region_mm.max()), case.shape, case.spacing_mm)
-        edges_mm = np.array(self.spec.spacing_mm) * zoom
+        zoom = bounded_zoom(self.spec, size_mm.max() / (filled * region_mm.max()), case.shape, case.spacing_mm)
+        # A region is as wide as it is long until there is a mask to see the structure's shape from.
+        is_stretched = generator.random() >= UNSTRETCHED_SHARE
+        wanted_mm = size_mm / filled if is_stretched else region_mm * zoom
+        edges_mm = np.array(patch_edges_mm(self.spec, zoom, wanted_mm))
         if self.recipe.is_augmented:
             edges_mm *= np.exp(generator.uniform(-0.2, 0.2, 3))
         # The first region is centred on a click, later ones on the mask: both are somewhere in its box.

@@ -29,6 +29,8 @@ class Recipe:
         forget_probability: how often the previous mask is withheld, so that a cold start works.
         synthetic_share: patches with made-up targets (pseudo-structures).
         is_augmented: whether patches are turned, bent, stretched, coarsened and changed in appearance.
+        turned_share: of these, how many are mirrored at random. The others lie as patients do, and as the server will
+            show them: left, front and top mean something.
         average_decay: of the moving average of the weights, which is what is saved.
         max_gradient_norm: longer gradients are shortened to this.
         validate_every: steps between two validations.
@@ -47,6 +49,7 @@ class Recipe:
     forget_probability: float = 0.2
     synthetic_share: float = 0.35
     is_augmented: bool = True
+    turned_share: float = 0.3
     average_decay: float = 0.998
     max_gradient_norm: float = 12.0
     validate_every: int = 1000
@@ -60,7 +63,7 @@ class Recipe:
         for name in (*counts, "validate_every", "validation_clicks", "validation_structures"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose at least 1.")
-        for name in ("forget_probability", "synthetic_share", "average_decay"):
+        for name in ("forget_probability", "synthetic_share", "turned_share", "average_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a number from 0 to 1.")
         if self.seed < 0:
