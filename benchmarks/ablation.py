@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
@@ -40,25 +42,26 @@ VARIANTS: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     ),
     "Gaussians only": ("no barrier maps, no walkers", {"spec": {"barrier_scale": 0.0, "walker_sigmas": []}}),
     "no walkers": ("Gaussians and barrier maps", {"spec": {"walker_sigmas": []}}),
-    "no barrier maps": ("Gaussians and walkers", {"spec": {"barrier_scale": 0.0}}),
     "no pseudo-structures": ("real labels only", {"recipe": {"synthetic_share": 0.0}}),
     "one click": ("annotators leave after their first click", {"recipe": {"max_clicks": 1}}),
-    "up to 5 clicks": ("annotators leave after 1 to 5 clicks, not 1 to 15", {"recipe": {"max_clicks": 5}}),
+    "no stretch": ("regions are as wide as they are long", {"spec": {"stretch": 1.0}}),
+    "fixed region": ("160 mm for every structure: no zoom", {"spec": {"min_zoom": 1.0, "max_zoom": 1.0}}),
     "patch 48^3": (
         "the same region in 48^3 voxels of 3.33 mm",
         {"spec": {"patch_shape": [48, 48, 48], "spacing_mm": [3.33, 3.33, 3.33], "barrier_reach": [24, 7]}},
     ),
-    "fixed region": ("160 mm for every structure: no zoom", {"spec": {"min_zoom": 1.0, "max_zoom": 1.0}}),
     "patch 80^3": (
         "the same region in 80^3 voxels of 2 mm, as in the default plan",
         {"spec": {"patch_shape": [80, 80, 80], "spacing_mm": [2.0, 2.0, 2.0], "barrier_reach": [40, 12]}},
     ),
+    "mirrored patients": ("every patch is mirrored at random", {"recipe": {"turned_share": 1.0}}),
+    "up to 5 clicks": ("annotators leave after 1 to 5 clicks, not 1 to 15", {"recipe": {"max_clicks": 5}}),
     "precise annotators": (
         "all click the deepest voxel",
         {"recipe": {"policies": {"deepest": 1.0, "middle": 0.0, "inside": 0.0, "border": 0.0, "displaced": 0.0}}},
     ),
+    "no barrier maps": ("Gaussians and walkers", {"spec": {"barrier_scale": 0.0}}),
     "sigma 2 mm": ("narrower Gaussians", {"spec": {"sigma_mm": 2.0}}),
-    "mostly pseudo-structures": ("7 of 10 patches", {"recipe": {"synthetic_share": 0.7}}),
 }
 
 
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--scored", type=int, default=6, help="of the held-out hippocampi")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--jobs", type=int, default=2, help="variants at once, each on one core")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where trainings go")
     parser.add_argument("--output", type=Path, default=Path("docs/ablation.json"))
     arguments = parser.parse_args()
@@ -76,16 +80,22 @@ def main() -> None:
     earlier = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
     if earlier and {name: earlier[name] for name in setting} != setting:
         parser.error(f"{arguments.output} was made with other steps, cases or base: remove it, or name another file")
-    rows = earlier.get("variants", [])
-    for name, (meaning, changes) in VARIANTS.items():
-        if any(row["name"] == name for row in rows):
-            continue
-        scores = run(name, changes, arguments)
-        rows.append({"name": name, "meaning": meaning, "changes": changes, **scores})
-        words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-        content = {"command": " ".join(["benchmarks/ablation.py", *words]), **setting, "variants": rows}
-        arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    show(rows)
+    rows: dict[str, dict[str, object]] = {row["name"]: row for row in earlier.get("variants", [])}
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    content = {"command": " ".join(["benchmarks/ablation.py", *words]), **setting}
+    with ThreadPoolExecutor(arguments.jobs) as jobs:
+        scores = {
+            jobs.submit(run, name, changes, arguments): name
+            for name, (_, changes) in VARIANTS.items()
+            if name not in rows
+        }
+        for done in as_completed(scores):
+            name = scores[done]
+            meaning, changes = VARIANTS[name]
+            rows[name] = {"name": name, "meaning": meaning, "changes": changes, **done.result()}
+            content["variants"] = [rows[name] for name in VARIANTS if name in rows]
+            arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    show([rows[name] for name in VARIANTS])
 
 
 def run(name: str, changes: dict[str, dict[str, object]], arguments: argparse.Namespace) -> dict[str, object]:
@@ -110,7 +120,11 @@ def run(name: str, changes: dict[str, dict[str, object]], arguments: argparse.Na
 
 
 def call(command: str, *words: object) -> None:
-    subprocess.run([*PROGRAM, command, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    """One command of the program, on one core."""
+    one_core = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    subprocess.run(
+        [*PROGRAM, command, *map(str, words)], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **one_core}
+    )
 
 
 def mean_dice(table: Path, clicks: tuple[int, ...]) -> dict[str, float]:

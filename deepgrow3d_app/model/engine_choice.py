@@ -31,12 +31,12 @@ class EngineChoice:
 
     Attributes:
         name: ``torch``, ``openvino``, or ``auto``: PyTorch on a GPU, and OpenVINO on a CPU where it is installed.
-        folder: where converted networks are kept.
+        folder: where converted networks are kept; ``None`` converts at every start.
         compiles: whether PyTorch compiles the network on a GPU.
     """
 
     name: EngineName
-    folder: Path
+    folder: Path | None
     compiles: bool = False
 
     def wants_openvino(self, device: torch.device) -> bool:

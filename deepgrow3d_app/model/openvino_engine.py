@@ -6,9 +6,11 @@ takes a fraction of a second. OpenVINO is imported when it is first needed: with
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import openvino
 
 MODEL_FILE = "network.xml"
+KEPT_NETWORKS = 4
 LOW_PRIORITY = 10
 """Of the conversion, as ``nice`` counts: clicks that are answered meanwhile come first."""
 
@@ -57,28 +60,42 @@ class OpenVinoEngine:
         self._of_thread = threading.local()
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, folder: Path) -> OpenVinoEngine:
+    def of(cls, checkpoint: Checkpoint, folder: Path | None) -> OpenVinoEngine:
         """The engine of ``checkpoint``; its network is converted now, unless ``folder`` has it.
 
         Args:
             checkpoint: weights and specification.
-            folder: converted networks, one for each checkpoint; made where it is missing.
+            folder: the latest ``KEPT_NETWORKS`` converted networks, one for each checkpoint; made where it is missing.
+                ``None`` keeps none.
 
         Raises:
             EngineError: OpenVINO is not installed, or cannot convert or compile this network.
         """
         if not openvino_is_installed():
             raise EngineError("OpenVINO is not installed. `make install` does that; or choose the engine 'torch'.")
-        import openvino
-
-        converted = folder / f"{checkpoint.digest()}-openvino-{openvino.__version__.partition('-')[0]}"
         try:
-            if not (converted / MODEL_FILE).is_file():
-                _convert_elsewhere(checkpoint, converted)
-            return cls(openvino.Core().read_model(converted / MODEL_FILE))
+            if folder is not None:
+                return cls._of(checkpoint, folder)
+            with tempfile.TemporaryDirectory(prefix="deepgrow3d-") as temporary:
+                return cls._of(checkpoint, Path(temporary))
         except (RuntimeError, OSError, ValueError, TypeError) as error:
             fault = str(error).strip().partition("\n")[0].rstrip(".")
             raise EngineError(f"OpenVINO cannot run this network ({fault}). Choose the engine 'torch'.") from error
+
+    @classmethod
+    def _of(cls, checkpoint: Checkpoint, folder: Path) -> OpenVinoEngine:
+        import openvino
+
+        converted = folder / f"{checkpoint.digest()}-openvino-{openvino.__version__.partition('-')[0]}"
+        if not (converted / MODEL_FILE).is_file():
+            try:
+                _convert_elsewhere(checkpoint, converted)
+            except RuntimeError:
+                if not (converted / MODEL_FILE).is_file():  # else another server was faster
+                    raise
+        engine = cls(openvino.Core().read_model(converted / MODEL_FILE))
+        _keep_latest(folder, converted)
+        return engine
 
     @property
     def device(self) -> str:
@@ -102,6 +119,15 @@ class OpenVinoEngine:
 def openvino_is_installed() -> bool:
     """Whether OpenVINO could be imported."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def _keep_latest(folder: Path, used: Path) -> None:
+    """Remove all converted networks but those that were used last. What another server computes with is in memory."""
+    with contextlib.suppress(OSError):  # of a folder that may not be written, or that another server tidies, too
+        os.utime(used)
+        kept = sorted(folder.glob(f"*/{MODEL_FILE}"), key=lambda file: file.parent.stat().st_mtime, reverse=True)
+        for file in kept[KEPT_NETWORKS:]:
+            shutil.rmtree(file.parent)
 
 
 def _convert_elsewhere(checkpoint: Checkpoint, folder: Path) -> None:
@@ -146,5 +172,7 @@ def _convert(file: Path, folder: Path) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # of tracing: the shapes that it takes for constants are constants
         model = openvino.convert_model(network, example_input=torch.zeros(shape), input=[list(shape)])
+    if (folder / MODEL_FILE).is_file():  # another server was faster, and may be reading it
+        return
     with replaced_folder(folder) as partial:
         openvino.save_model(model, partial / MODEL_FILE, compress_to_fp16=True)  # as the checkpoint keeps them

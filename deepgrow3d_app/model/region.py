@@ -25,11 +25,6 @@ TOUCHING_SHARE = 0.005
 FILLED_SHARE = 0.9
 """Of the region's edge, by the structure's longest. With 0.6, voxels were coarser, and late corrections less exact."""
 TOO_SMALL_SHARE = 0.35
-STRETCH = 1.5
-"""Along an axis on which the structure is short, voxels are finer by up to this.
-
-Else a vessel would be seen in voxels as coarse as its length asks for. With 2, a coarse answer misled later ones.
-"""
 EARLY_DETAIL = ((3, 2.0), (6, 3.0))
 """(clicks, parts): up to so many clicks, a patch voxel is no finer than that part of the image's finest edge.
 
@@ -129,7 +124,7 @@ def _region(
 
 
 def patch_edges_mm(spec: ModelSpec, zoom: float, region_mm: np.ndarray, least_zoom: float = 0.0) -> Spacing:
-    """Voxel edges of a patch at ``zoom``: finer by up to ``STRETCH`` along axes on which a smaller region would do.
+    """Voxel edges of a patch at ``zoom``: finer by up to ``spec.stretch`` along axes on which less than all would do.
 
     Args:
         spec: its bounds hold for each axis.
@@ -138,7 +133,7 @@ def patch_edges_mm(spec: ModelSpec, zoom: float, region_mm: np.ndarray, least_zo
         least_zoom: a further bound for each axis.
     """
     enough = region_mm / (np.array(spec.patch_shape) * np.array(spec.spacing_mm))
-    finest = min(zoom, max(zoom / STRETCH, spec.min_zoom, least_zoom))
+    finest = min(zoom, max(zoom / spec.stretch, spec.min_zoom, least_zoom))
     di, dj, dk = (float(edge) for edge in np.array(spec.spacing_mm) * np.clip(enough, finest, zoom))
     return di, dj, dk
 

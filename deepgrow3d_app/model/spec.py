@@ -44,6 +44,8 @@ class ModelSpec:
         patch_shape: voxels (i, j, k) of the network's input, in RAS order.
         spacing_mm: voxel edges of the input at zoom 1; ``patch_shape * spacing_mm`` is the region in mm.
         min_zoom, max_zoom: how far the region may shrink and grow; both 1 for a fixed region.
+        stretch: along an axis on which the structure is short, the region may be smaller by up to this, and its voxels
+            finer: else a vessel would be seen in voxels as coarse as its length asks for. 1 keeps the proportions.
         window_hu: CT values that are mapped to -1 and +1 (other modalities: the volume's own range).
         compress_tails: whether values beyond the window are compressed logarithmically or kept linear.
         sigma_mm: standard deviation of a click's Gaussian at zoom 1 (it grows and shrinks with the region).
@@ -66,6 +68,7 @@ class ModelSpec:
     spacing_mm: Spacing = (2.0, 2.0, 2.0)
     min_zoom: float = 0.25
     max_zoom: float = 4.0
+    stretch: float = 1.5
     window_hu: tuple[float, float] = (-160.0, 240.0)
     compress_tails: bool = True
     sigma_mm: float = 4.0
@@ -85,6 +88,7 @@ class ModelSpec:
             ),
             ("spacing_mm", all(0 < edge < math.inf for edge in self.spacing_mm), "positive edges"),
             ("min_zoom", 0 < self.min_zoom <= self.max_zoom < math.inf, "a positive one, at most max_zoom"),
+            ("stretch", 1 <= self.stretch < math.inf, "1 or more"),
             ("window_hu", self.window_hu[0] < self.window_hu[1], "a low and a higher value"),
             ("sigma_mm", 0 < self.sigma_mm < math.inf, "a positive one"),
             ("barrier_scale", 0 <= self.barrier_scale < math.inf, "0 or a positive one"),

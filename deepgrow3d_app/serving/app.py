@@ -64,7 +64,9 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         self.log = ClickLog(None if is_read_only else self.kept / "clicks")
         self.model = ServedModel(
             self.serving.checkpoint or Path(app_dir) / "model" / CHECKPOINT_FILE,
-            EngineChoice(self.serving.engine, self.kept / "engines", self.serving.torch_compile),
+            EngineChoice(
+                self.serving.engine, None if is_read_only else self.kept / "engines", self.serving.torch_compile
+            ),
         )
         super().__init__(
             app_dir=app_dir,

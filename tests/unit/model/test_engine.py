@@ -1,3 +1,6 @@
+import os
+import shutil
+import tempfile
 import threading
 
 import pytest
@@ -9,7 +12,7 @@ from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
 from deepgrow3d_app.model.engine import TorchEngine
 from deepgrow3d_app.model.engine_choice import EngineChoice, RelayEngine, make_engine, trial_inputs
 from deepgrow3d_app.model.network import build_network
-from deepgrow3d_app.model.openvino_engine import MODEL_FILE, OpenVinoEngine
+from deepgrow3d_app.model.openvino_engine import KEPT_NETWORKS, MODEL_FILE, OpenVinoEngine
 from deepgrow3d_app.model.spec import ModelSpec
 
 SPEC = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
@@ -58,6 +61,36 @@ def test_a_network_is_converted_once(checkpoint, converted, monkeypatch):
     monkeypatch.setattr(openvino_engine, "_convert_elsewhere", refuse)
     OpenVinoEngine.of(checkpoint, converted)
     assert len(list(converted.glob(f"*/{MODEL_FILE}"))) == 1
+
+
+def test_only_the_networks_that_were_used_last_are_kept(checkpoint, converted, tmp_path):
+    (network,) = converted.iterdir()
+    for age in range(6):
+        shutil.copytree(network, tmp_path / f"older-{age}")
+        os.utime(tmp_path / f"older-{age}", (1000 - age, 1000 - age))
+    shutil.copytree(network, tmp_path / network.name)
+    os.utime(tmp_path / network.name, (0, 0))
+    (tmp_path / "notes").mkdir()
+    OpenVinoEngine.of(checkpoint, tmp_path)
+    left = {network.name, "notes", *(f"older-{age}" for age in range(KEPT_NETWORKS - 1))}
+    assert {folder.name for folder in tmp_path.iterdir()} == left
+
+
+def test_a_server_that_converts_more_slowly_takes_what_is_there(checkpoint, converted, tmp_path, monkeypatch):
+    def too_late(checkpoint, folder):
+        shutil.copytree(converted / folder.name, folder)
+        raise RuntimeError("Directory not empty")
+
+    monkeypatch.setattr(openvino_engine, "_convert_elsewhere", too_late)
+    assert "OpenVINO" in OpenVinoEngine.of(checkpoint, tmp_path).device
+
+
+def test_a_network_need_not_be_kept(checkpoint, converted, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    inputs = torch.rand(SPEC.input_channels, *SPEC.patch_shape)
+    engine = OpenVinoEngine.of(checkpoint, None)
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(engine(inputs), OpenVinoEngine.of(checkpoint, converted)(inputs))
 
 
 def test_other_weights_are_another_network(checkpoint):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepgrow3d_app.model.region import STRETCH, first_region, next_region, patch_edges_mm
+from deepgrow3d_app.model.region import first_region, next_region, patch_edges_mm
 from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
 
 SPEC = ModelSpec(patch_shape=(16, 16, 16), spacing_mm=(2.0, 2.0, 2.0), min_zoom=0.25, max_zoom=4.0)
@@ -55,6 +55,13 @@ def test_across_a_long_structure_voxels_are_finer():
 def test_without_a_mask_the_region_is_as_wide_as_it_is_long():
     region = first_region(SPEC, (100, 100, 100), (1.0, 1.0, 1.0), [(10, 45, 45), (90, 45, 45)], None)
     assert len(set(region.roi.step)) == 1
+
+
+def test_a_spec_may_forbid_stretching():
+    box = (slice(10, 90), slice(40, 50), slice(40, 50))
+    spec = dataclasses.replace(SPEC, stretch=1.0)
+    region = first_region(spec, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)], box)
+    assert np.allclose(region.roi.step, 80 / 0.9 / 16)
 
 
 def test_a_fixed_region_is_never_stretched():
@@ -121,7 +128,7 @@ def test_edges_stay_within_their_bounds(zoom, region_mm, spacing_mm, least_zoom)
     spec = ModelSpec(spacing_mm=spacing_mm)
     zooms = np.array(patch_edges_mm(spec, zoom, np.array(region_mm), least_zoom)) / spacing_mm
     assert (zooms <= zoom * (1 + 1e-9)).all()
-    assert (zooms >= zoom / STRETCH * (1 - 1e-9)).all()
+    assert (zooms >= zoom / spec.stretch * (1 - 1e-9)).all()
     assert (zooms >= min(zoom, spec.min_zoom, least_zoom or np.inf) * (1 - 1e-9)).all()
     enough = zooms * np.array(spec.patch_shape) * spacing_mm >= np.array(region_mm) * (1 - 1e-9)
     assert (enough | np.isclose(zooms, zoom)).all()
