@@ -21,6 +21,7 @@ class Recipe:
 
     Attributes:
         batch_size: patches per step over all processes, each at its own number of clicks.
+        batches_in_turn: so many batches of annotators take turns, so that one step after the other sees other patches.
         learning_rate: peak, after ``warmup_steps``; it falls along a cosine to 0 at the end of the budget.
         weight_decay: of AdamW.
         warmup_steps: over which the learning rate rises linearly.
@@ -41,6 +42,7 @@ class Recipe:
     """
 
     batch_size: int = 2
+    batches_in_turn: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 100
@@ -59,7 +61,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "warmup_steps", "max_clicks", "save_every")
+        counts = ("batch_size", "batches_in_turn", "warmup_steps", "max_clicks", "save_every")
         for name in (*counts, "validate_every", "validation_clicks", "validation_structures"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose at least 1.")

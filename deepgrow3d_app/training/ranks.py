@@ -36,8 +36,8 @@ class Ranks:
         """Whether it is the one that logs and saves."""
         return self.rank == 0
 
-    def slots(self, batch_size: int) -> range:
-        """The slots of the batch that this process works on.
+    def slots(self, batch_size: int, turn: int = 0) -> range:
+        """The slots of the batch that this process works on; those of other turns are others.
 
         Raises:
             TrainingError: the batch cannot be shared out evenly.
@@ -48,7 +48,8 @@ class Ranks:
                 f"Choose a multiple of {self.count}."
             )
         share = batch_size // self.count
-        return range(self.rank * share, (self.rank + 1) * share)
+        first = turn * batch_size + self.rank * share
+        return range(first, first + share)
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """``network`` as it computes the same gradient in all processes: the mean over the whole batch."""

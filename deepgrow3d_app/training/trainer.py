@@ -60,7 +60,8 @@ class Trainer:
     Every slot of the batch is an annotator at work on a patch of his own: he clicks where the
     network's last answer is wrong, the network answers and learns from that answer at once, and the
     answer becomes the previous mask of his next click. So a gradient is taken at every number of clicks,
-    no forward pass is spent without one, and a batch mixes first clicks with late corrections.
+    no forward pass is spent without one, and a batch mixes first clicks with late corrections. Several
+    batches take turns, or one step after the other would learn from the same few patches.
 
     Several processes share the slots out among them. What they compute together is what one would compute
     alone with the whole batch, but for rounding.
@@ -91,7 +92,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=plan.recipe.learning_rate, weight_decay=plan.recipe.weight_decay
         )
-        self.batch = AnnotationBatch(patches, plan, ranks.slots(plan.recipe.batch_size), ranks.device)
+        self.batches = [
+            AnnotationBatch(patches, plan, ranks.slots(plan.recipe.batch_size, turn), ranks.device)
+            for turn in range(plan.recipe.batches_in_turn)
+        ]
         self.recent = Recent()
         self.step = 0
         self.skipped_in_all = 0
@@ -112,14 +116,15 @@ class Trainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(done)
-        self.batch.click()
-        inputs = self.batch.inputs().contiguous(memory_format=torch.channels_last_3d)
+        batch = self.batch
+        batch.click()
+        inputs = batch.inputs().contiguous(memory_format=torch.channels_last_3d)
         # Gradients underflow in float16; bfloat16 has the range of float32.
         device = self.ranks.device
         dtype = torch.bfloat16 if reduced_precision(device) is torch.bfloat16 else None
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.parallel(inputs)[:, 0]
-        loss = dice_cross_entropy(logits, self.batch.truths)
+        loss = dice_cross_entropy(logits, batch.truths)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient = nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.recipe.max_gradient_norm)
@@ -133,8 +138,13 @@ class Trainer:
         self.average.update(self.network)
         self.step += 1
         self._skipped = 0
-        self.recent.add(float(mean_loss), self.batch.answer(logits.detach() > 0))
+        self.recent.add(float(mean_loss), batch.answer(logits.detach() > 0))
         return float(mean_loss)
+
+    @property
+    def batch(self) -> AnnotationBatch:
+        """The annotators whose turn it is."""
+        return self.batches[self.step % len(self.batches)]
 
     def learning_rate(self, done: float) -> float:
         """Linear warm-up, then a cosine to 0 at the end of the budget."""
@@ -152,7 +162,7 @@ class Trainer:
             "average": self.average.weights,
             "updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
-            "annotations": self.ranks.gathered(self.batch.state()),
+            "annotations": self.ranks.gathered([one for batch in self.batches for one in batch.state()]),
             "losses": list(self.recent.losses),
             "dice": {clicks: list(values) for clicks, values in self.recent.dice.items()},
         }
@@ -165,7 +175,8 @@ class Trainer:
             weight.copy_(state["average"][name])
         self.average.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.batch.restore(state["annotations"])
+        for batch in self.batches:
+            batch.restore(state["annotations"])
         self.recent = Recent()
         self.recent.losses.extend(state["losses"])
         for clicks, values in state["dice"].items():

@@ -126,6 +126,7 @@ def test_a_missing_file_is_named_with_the_plans_that_there_are():
         ({"spacing_mm": [2, 0, 2]}, "spacing_mm is .* positive edges"),
         ({"min_zoom": 0}, "min_zoom is 0"),
         ({"min_zoom": 2, "max_zoom": 1}, "min_zoom is 2"),
+        ({"stretch": 0.9}, "stretch is 0.9"),
         ({"walker_sigmas": [0]}, "walker_sigmas is .* positive"),
     ],
 )

@@ -10,6 +10,7 @@ CPU = torch.device("cpu")
 def test_slots_are_shared_out_in_order_and_all_of_them():
     assert [list(Ranks(rank, 3, CPU).slots(6)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
     assert list(Ranks(0, 1, CPU).slots(5)) == [0, 1, 2, 3, 4]
+    assert [list(Ranks(rank, 2, CPU).slots(4, turn=3)) for rank in range(2)] == [[12, 13], [14, 15]]
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():

@@ -41,7 +41,7 @@ def test_a_bright_box_is_learnt_in_a_few_steps(make_trainer):
 
 
 def test_annotators_leave_in_time(make_trainer):
-    trainer = make_trainer(max_clicks=3, batch_size=3)
+    trainer = make_trainer(max_clicks=3, batch_size=3, batches_in_turn=1)
     for _ in range(8):
         trainer.train_step()
         for annotation in trainer.batch.annotations:
@@ -50,8 +50,19 @@ def test_annotators_leave_in_time(make_trainer):
     assert min(annotation.number for annotation in trainer.batch.annotations) >= 8 // 3
 
 
+def test_batches_take_turns(make_trainer):
+    trainer = make_trainer(batch_size=2, batches_in_turn=3)
+    assert [one.slot for batch in trainer.batches for one in batch.annotations] == list(range(6))
+    clicked = []
+    for _ in range(6):
+        batch = trainer.batch
+        trainer.train_step()
+        clicked.append(trainer.batches.index(batch))
+    assert clicked == [0, 1, 2, 0, 1, 2]
+
+
 def test_the_answer_is_the_mask_of_the_next_click(make_trainer):
-    trainer = make_trainer(max_clicks=15)
+    trainer = make_trainer(max_clicks=15, batches_in_turn=1)
     answers = []
     trainer.network.register_forward_hook(lambda module, inputs, logits: answers.append(logits.detach()[:, 0] > 0))
     trainer.train_step()
@@ -122,7 +133,7 @@ def test_a_step_is_taken_at_the_scheduled_rate(make_trainer):
 
 
 def test_a_step_without_a_finite_loss_changes_nothing_but_the_patches(make_trainer):
-    trainer = make_trainer()
+    trainer = make_trainer(batches_in_turn=1)
     trainer.train_step()
     before = as_read_from_disk(trainer.state())
     trainer.batch.images[0] = float("nan")
