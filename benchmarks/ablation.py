@@ -55,6 +55,10 @@ VARIANTS: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
         {"spec": {"patch_shape": [80, 80, 80], "spacing_mm": [2.0, 2.0, 2.0], "barrier_reach": [40, 12]}},
     ),
     "mirrored patients": ("every patch is mirrored at random", {"recipe": {"turned_share": 1.0}}),
+    "no turns": (
+        "one batch of annotators: steps in a row learn from the same patches",
+        {"recipe": {"batches_in_turn": 1}},
+    ),
     "up to 5 clicks": ("annotators leave after 1 to 5 clicks, not 1 to 15", {"recipe": {"max_clicks": 5}}),
     "precise annotators": (
         "all click the deepest voxel",

@@ -24,7 +24,7 @@ from deepgrow3d_app.model.intensity import IntensityWindow
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.geometry import Shape, Spacing
 
-SHARE_EXPONENT = 0.45
+SHARE_EXPONENT = 0.35
 SIZE_EXPONENT = 0.25
 
 Tell = Callable[[str], None]
@@ -105,7 +105,7 @@ class CasePool:
     """The training cases of all groups, drawn so that neither large nor rich sets drown the others.
 
     A group's share of the draws grows with its number of labelled structures, over all its cases, to the
-    power 0.45.
+    power 0.35.
 
     Raises:
         TrainingError: there is no case to train on.
