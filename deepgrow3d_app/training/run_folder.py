@@ -27,7 +27,7 @@ from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.training.plan import TrainingPlan, first_difference, read_plan
 from deepgrow3d_app.volume.atomic_file import replace_file
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
