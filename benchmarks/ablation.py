@@ -1,10 +1,11 @@
 """What each part of the default recipe is worth: short trainings that differ in one thing, scored alike.
 
-Every variant is trained from scratch for the same number of steps, on the same cases and with the same seed, and
+Every variant is trained from scratch for the same number of steps, on the same cases and with the same seeds, and
 then clicked by the perfect user: on `ct-trunk`, which no variant has seen, and on held-out hippocampi. The base
-is the default plan with a patch of 64^3 voxels instead of 80^3, so that all of them are done in an hour or two on 2 CPU
-cores. Short trainings compare parts; they do not say how good a part gets with time. What is finished is kept, and
-another start goes on.
+is the default plan with a patch of 64^3 voxels instead of 80^3: a variant takes five minutes of one CPU core for each
+seed and 300 steps. Short trainings compare parts; they do not say how good a part gets with time, and chance changes
+them much: all variants are done with the first seed, then with the next. What is finished is kept, and another start
+goes on.
 
     .venv/bin/python benchmarks/ablation.py CASES ... --hippocampus FOLDER --output docs/ablation.json
 """
@@ -23,6 +24,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deepgrow3d_app.evaluation.ablation import Ablation, Data, read_ablation
+
+DATA: tuple[Data, ...] = ("trunk", "hippocampus")
 PROGRAM = [sys.executable, "-m", "deepgrow3d_app"]
 TRUNK = Path("sample-data/reference/ct-trunk")
 ORGANS = (
@@ -35,7 +39,6 @@ BASE: dict[str, dict[str, object]] = {
 }
 VARIANTS: dict[str, tuple[str, dict[str, dict[str, object]]]] = {
     "base": ("64^3 voxels of 2.5 mm at zoom 1, otherwise the default plan", {}),
-    "another seed": ("what chance alone changes", {"recipe": {"seed": 1}}),
     "no previous mask": (
         "four inputs that tell of clicks, none of the mask before",
         {"spec": {"previous_mask": False}},
@@ -76,7 +79,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--scored", type=int, default=6, help="of the held-out hippocampi")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--jobs", type=int, default=2, help="variants at once, each on one core")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each variant")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, each on one core")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where trainings go")
     parser.add_argument("--output", type=Path, default=Path("docs/ablation.json"))
     arguments = parser.parse_args()
@@ -84,29 +88,43 @@ def main() -> None:
     earlier = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
     if earlier and {name: earlier[name] for name in setting} != setting:
         parser.error(f"{arguments.output} was made with other steps, cases or base: remove it, or name another file")
-    rows: dict[str, dict[str, object]] = {row["name"]: row for row in earlier.get("variants", [])}
+    runs: dict[tuple[str, int], dict[str, object]] = {
+        (variant["name"], run["seed"]): run for variant in earlier.get("variants", []) for run in variant["runs"]
+    }
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     content = {"command": " ".join(["benchmarks/ablation.py", *words]), **setting}
+    asked = [(name, seed) for seed in range(arguments.seeds) for name in VARIANTS]
     with ThreadPoolExecutor(arguments.jobs) as jobs:
-        scores = {
-            jobs.submit(run, name, changes, arguments): name
-            for name, (_, changes) in VARIANTS.items()
-            if name not in rows
+        trainings = {
+            jobs.submit(train, name, seed, arguments): (name, seed) for name, seed in asked if (name, seed) not in runs
         }
-        for done in as_completed(scores):
-            name = scores[done]
-            meaning, changes = VARIANTS[name]
-            rows[name] = {"name": name, "meaning": meaning, "changes": changes, **done.result()}
-            content["variants"] = [rows[name] for name in VARIANTS if name in rows]
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    show([rows[name] for name in VARIANTS])
+        try:
+            for done in as_completed(trainings):
+                runs[trainings[done]] = done.result()
+                content["variants"] = variants_of(runs)
+                arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        except BaseException:
+            jobs.shutdown(wait=False, cancel_futures=True)  # the others would be trained in vain
+            raise
+    show(read_ablation(arguments.output))
 
 
-def run(name: str, changes: dict[str, dict[str, object]], arguments: argparse.Namespace) -> dict[str, object]:
+def variants_of(runs: dict[tuple[str, int], dict[str, object]]) -> list[dict[str, object]]:
+    """What is in the file of each variant that has been trained."""
+    variants = []
+    for name, (meaning, changes) in VARIANTS.items():
+        of_this = [run for (trained, _), run in sorted(runs.items(), key=lambda item: item[0][1]) if trained == name]
+        if of_this:
+            variants.append({"name": name, "meaning": meaning, "changes": changes, "runs": of_this})
+    return variants
+
+
+def train(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
     """Train and score one variant."""
-    folder = arguments.runs / name.replace(" ", "-").replace("^", "")
+    folder = arguments.runs / f"{name.replace(' ', '-').replace('^', '')}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    plan = {part: {**BASE[part], **changes.get(part, {})} for part in BASE}
+    plan = {part: {**BASE[part], **VARIANTS[name][1].get(part, {})} for part in BASE}
+    plan["recipe"]["seed"] = seed
     (folder / "variant.json").write_text(json.dumps(plan), encoding="utf-8")
     how = ["--spec", folder / "variant.json", "--steps", arguments.steps, "--held-out", arguments.held_out]
     resumes = ["--resume"] if (folder / "run" / "plan.json").exists() else []
@@ -117,6 +135,7 @@ def run(name: str, changes: dict[str, dict[str, object]], arguments: argparse.Na
     call("evaluate", arguments.hippocampus, *held_out, *network, "--output", folder / "hippocampus")
     log = (folder / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return {
+        "seed": seed,
         "trunk": mean_dice(folder / "trunk" / "summary.csv", (1, 3, 5, 10, 15)),
         "hippocampus": mean_dice(folder / "hippocampus" / "summary.csv", (1, 3, 5)),
         "training_s": json.loads(log[-1])["elapsed_s"],
@@ -138,13 +157,16 @@ def mean_dice(table: Path, clicks: tuple[int, ...]) -> dict[str, float]:
     return {str(count): round(float(mean[f"dice_{count}"]), 3) for count in clicks}
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    table = Table(title="mean Dice after clicks")
-    for title in ("variant", "ct-trunk 1 / 3 / 5 / 10 / 15", "hippocampus 1 / 3 / 5", "training s"):
+def show(ablation: Ablation) -> None:
+    table = Table(title="mean Dice after clicks, over the seeds, and the range of the seeds")
+    for title in ("variant", "ct-trunk 1 / 3 / 5 / 10 / 15", "range", "hippocampus 1 / 3 / 5", "range"):
         table.add_column(title)
-    for row in rows:
-        dice = [" ".join(f"{value:.3f}" for value in row[data].values()) for data in ("trunk", "hippocampus")]
-        table.add_row(str(row["name"]), *dice, str(row["training_s"]))
+    for variant in ablation.variants:
+        cells = []
+        for data in DATA:
+            cells.append(" ".join(f"{value:.3f}" for value in variant.mean(data).values()))
+            cells.append(" to ".join(f"{value:.3f}" for value in variant.range_of(data)))
+        table.add_row(variant.name, *cells)
     Console().print(table)
 
 

@@ -4,28 +4,54 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
 from deepgrow3d_app.errors import UnreadableVolume
 
+Data = Literal["trunk", "hippocampus"]
+
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """A short training that differs from the base in one thing.
+class ShortRun:
+    """A short training and its scores.
 
     Attributes:
-        name: of the variant; the first one is the base.
-        meaning: what is different.
+        seed: of all its randomness.
         trunk, hippocampus: mean Dice of the perfect user by number of clicks.
         training_s: wall-clock time.
     """
 
-    name: str
-    meaning: str
+    seed: int
     trunk: dict[int, float]
     hippocampus: dict[int, float]
     training_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Short trainings that differ from the base in one thing, and from each other by chance.
+
+    Attributes:
+        name: of the variant; the first one is the base.
+        meaning: what is different.
+        runs: one for each seed, at least one.
+    """
+
+    name: str
+    meaning: str
+    runs: tuple[ShortRun, ...]
+
+    def mean(self, data: Data) -> dict[int, float]:
+        """Over the seeds, by number of clicks."""
+        scores: list[dict[int, float]] = [getattr(run, data) for run in self.runs]
+        return {clicks: sum(score[clicks] for score in scores) / len(scores) for clicks in scores[0]}
+
+    def range_of(self, data: Data) -> tuple[float, float]:
+        """The lowest and the highest seed, each by its mean over the numbers of clicks."""
+        means = [sum(score.values()) / len(score) for score in (getattr(run, data) for run in self.runs)]
+        return min(means), max(means)
 
 
 @dataclass(frozen=True, slots=True)

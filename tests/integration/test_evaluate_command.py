@@ -164,7 +164,9 @@ def test_the_model_card_is_what_the_committed_results_say(launcher: Launcher) ->
     page = ROOT / "docs" / "model.md"
     folders = [str(ROOT / "docs" / "evaluation" / name) for name in ("ct-trunk", "mr-hippocampus")]
     sources = str(ROOT / "docs" / "evaluation" / "sources.json")
-    done = launcher.deepgrow3d("model-card", *folders, "--sources", sources, "--output", "model.md")
+    ablation = ROOT / "docs" / "ablation.json"
+    parts = ["--ablation", str(ablation)] if ablation.exists() else []
+    done = launcher.deepgrow3d("model-card", *folders, "--sources", sources, *parts, "--output", "model.md")
     assert done.returncode == 0, done.stderr
 
     def without_command(text: str) -> list[str]:
