@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -47,9 +49,20 @@ def test_without_augmentation_intensities_are_those_of_the_window(make_patches):
 def test_without_augmentation_the_target_has_the_size_of_the_structure(make_patches):
     """The box is 16 x 20 x 12 mm large; of a region that cuts it off, only a part is seen."""
     source = make_patches(is_augmented=False)
-    volumes = np.array([(float(p.truth.sum()) * p.edge_mm**3) for p in (source.draw(0, n) for n in range(20))])
+    source.spec = dataclasses.replace(source.spec, stretch=1.0)
+    volumes = volumes_mm3(source)
     assert np.median(volumes) == pytest.approx(16 * 20 * 12, rel=0.1)
-    assert volumes.max() < 1.15 * 16 * 20 * 12
+    assert volumes.max() < 1.1 * 16 * 20 * 12
+
+
+def test_a_stretched_patch_knows_the_size_of_its_voxels(make_patches):
+    source = make_patches(is_augmented=False)
+    assert source.spec.stretch > 1
+    assert np.median(volumes_mm3(source)) == pytest.approx(16 * 20 * 12, rel=0.1)
+
+
+def volumes_mm3(source):
+    return np.array([(float(p.truth.sum()) * p.edge_mm**3) for p in (source.draw(0, n) for n in range(20))])
 
 
 def test_patches_are_finite_never_empty_and_of_the_patch_shape(make_patches):
