@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +85,7 @@ class RelayEngine:
         self._take_over = threading.Thread(
             target=self._prepare, args=(make_second, trial), name="engine-take-over", daemon=True
         )
+        _take_overs.add(self._take_over)
         self._take_over.start()
 
     @property
@@ -107,6 +111,8 @@ class RelayEngine:
             second = make_second()
             agreement = _dice(self._current(trial) > 0, second(trial) > 0)
         except Exception as error:  # noqa: BLE001 - whatever it is, clicks go on being answered
+            if _is_ending.is_set():
+                return
             logger.warning("Clicks stay with %s. %s", self._current.device, error)
             return
         if agreement < LEAST_AGREEMENT:
@@ -120,6 +126,21 @@ class RelayEngine:
             return
         self._current = second
         logger.info("Clicks are computed by %s", second.device)
+
+
+_take_overs: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_is_ending = threading.Event()
+
+
+@atexit.register
+def _end_take_overs() -> None:
+    """Python ends: a thread that is inside PyTorch's C++ meanwhile would abort the process."""
+    _is_ending.set()
+    for thread in list(_take_overs):
+        while thread.is_alive():
+            for process in multiprocessing.active_children():  # the conversion, which takes too long to wait for
+                process.terminate()
+            thread.join(0.1)
 
 
 def trial_inputs(spec: ModelSpec) -> Tensor:

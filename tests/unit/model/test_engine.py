@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -162,6 +164,34 @@ def test_the_first_engine_answers_while_the_second_is_made():
     ready.set()
     engine.wait(20)
     assert engine.device == "second"
+
+
+ENDS_MEANWHILE = """
+import time, torch
+from deepgrow3d_app.model.engine_choice import RelayEngine
+
+class Convolution:
+    device = "CPU"
+    def __call__(self, inputs):
+        for _ in range(300):
+            inputs = torch.conv3d(inputs[None], torch.ones(1, 1, 3, 3, 3), padding=1)[0] / 27
+        return inputs[0]
+
+def conversion():
+    global running
+    running = True
+    return Convolution()
+
+running = False
+engine = RelayEngine(Convolution(), conversion, torch.ones(1, 16, 16, 16))
+while not running:
+    time.sleep(0.01)
+"""
+
+
+def test_the_program_may_end_while_an_engine_is_tried():
+    ended = subprocess.run([sys.executable, "-c", ENDS_MEANWHILE], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_without_openvino_torch_computes(checkpoint, monkeypatch, tmp_path):
