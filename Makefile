@@ -31,7 +31,7 @@ RUNTIME_LISTS := requirements.txt requirements-no-deps.txt pyproject.toml
 RUNTIME       := $(VENV)/.runtime-$(call hash,$(RUNTIME_LISTS))
 DEV           := $(VENV)/.dev-$(call hash,$(RUNTIME_LISTS) requirements-dev.txt)
 
-.PHONY: help serve install test lint format evaluation bench clean distclean
+.PHONY: help serve ohif install test lint format evaluation bench clean distclean
 
 help:  ## list the targets
 	@echo 'DeepGrow 3D'
@@ -41,10 +41,13 @@ help:  ## list the targets
 serve: $(RUNTIME) $(if $(filter .data/studies,$(STUDIES)),.data/studies)  ## install what is missing, then serve STUDIES (default: a copy of the samples)
 	@exec $(BIN)/deepgrow3d serve --studies '$(STUDIES)' --host '$(HOST)' --port '$(PORT)'
 
+ohif: $(RUNTIME)  ## try OHIF: Orthanc with two sample CTs, and the server in front of it (needs Debian's orthanc, orthanc-dicomweb)
+	@exec $(BIN)/deepgrow3d ohif --host '$(HOST)' --port '$(PORT)'
+
 install: $(RUNTIME)  ## install what serving needs into VENV
 
 test: lint  ## install what is missing, then run all checks and tests
-	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest tests/unit tests/integration tests/browser
 
 lint: $(DEV)  ## style, types, and who may import whom
 	$(BIN)/ruff check

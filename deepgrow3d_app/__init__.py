@@ -8,3 +8,6 @@ Each word of the two lines is a folder or a file: ``volume``, ``click``, ``model
 """
 
 __version__ = "0.1.0"
+
+PRODUCT = "DeepGrow 3D"
+"""What users know it as: in viewers, in files, in the names of what it saves."""

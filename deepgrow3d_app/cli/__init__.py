@@ -1,11 +1,11 @@
-"""The command line: ``deepgrow3d serve | predict | prepare | train | evaluate | compare | model-card``, and
+"""The command line: ``deepgrow3d serve | ohif | predict | prepare | train | evaluate | compare | model-card``, and
 ``average | import-weights | export`` for networks.
 
 Arguments are parsed here, once, into typed objects; the work is done by the floors below. Heavy imports
 happen inside the commands, so that ``--help`` answers at once.
 """
 
-from deepgrow3d_app.cli import average, evaluate, export, import_weights, predict, prepare, serve, train
+from deepgrow3d_app.cli import average, evaluate, export, import_weights, ohif, predict, prepare, serve, train
 from deepgrow3d_app.cli.app import DEFAULT_CHECKPOINT, app, main
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "export",
     "import_weights",
     "main",
+    "ohif",
     "predict",
     "prepare",
     "serve",

@@ -1,4 +1,4 @@
-"""The MONAI Label app: what is served, put together from the studies folder, the checkpoint and the settings."""
+"""The MONAI Label app: what is served, put together from the studies, the checkpoint and the settings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
-from deepgrow3d_app import __version__
-from deepgrow3d_app.errors import InvalidRequest, NotFound
+from deepgrow3d_app import PRODUCT, __version__
+from deepgrow3d_app.errors import NotFound
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import ClickMemory
 from deepgrow3d_app.serving.datastore import StudiesDatastore
+from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress, is_address
+from deepgrow3d_app.serving.dicomweb.pacs import Pacs
+from deepgrow3d_app.serving.dicomweb.studies import DicomWebStudies
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.infer_task import DeepGrowInferTask
 from deepgrow3d_app.serving.served_model import ServedModel
@@ -40,7 +43,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
 
     Args:
         app_dir: the app's folder; its ``model`` folder holds the checkpoint.
-        studies: the folder of images and labels.
+        studies: the folder of images and labels, or the address of a DICOMweb server.
         conf: what was given with ``--conf``; names of :class:`ServingSettings` count.
 
     Raises:
@@ -50,10 +53,10 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
         conf = dict(conf or {})
-        if studies.startswith(("http://", "https://")):
-            raise InvalidRequest(f"The studies '{studies}' are a DICOMweb server. Give a folder of images for now.")
         self.serving = ServingSettings.load(conf)
-        self.kept = self.serving.cache_folder or Path(studies) / ".deepgrow3d"
+        self.dicomweb = DicomWebAddress.of(studies, monailabel_settings) if is_address(studies) else None
+        folder = Path(studies) if self.dicomweb is None else self.serving.cache_folder or self.dicomweb.folder()
+        self.kept = self.serving.cache_folder or (folder if self.dicomweb else folder / ".deepgrow3d")
         is_read_only = monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY and self.serving.cache_folder is None
         self.decoded = (
             None
@@ -70,15 +73,25 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         )
         super().__init__(
             app_dir=app_dir,
-            studies=studies,
+            studies=str(folder) if self.dicomweb is None else self.dicomweb.url,
             conf=conf,
-            name="DeepGrow 3D",
+            name=PRODUCT,
             description="A few clicks in a CT or MR become a 3-D mask. Not for diagnostic use.",
             version=__version__,
         )
 
     def init_datastore(self) -> StudiesDatastore:
-        """The studies folder."""
+        """The studies folder, or the DICOMweb server."""
+        if self.dicomweb is not None:
+            return DicomWebStudies(
+                self.kept / "dicomweb",
+                Pacs(self.dicomweb),
+                self.volumes,
+                self.log,
+                max_bytes=self.serving.dicom_disk_bytes,
+                refresh_s=self.serving.dicomweb_refresh_s,
+                removes_superseded=self.serving.dicomweb_removes_superseded,
+            )
         return StudiesDatastore(
             Path(self.studies),
             self.volumes,
@@ -107,7 +120,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
 
     def _load_sessions(self, load: bool = False) -> Sessions:
         return Sessions(
-            self.serving.session_folder or Path(self.studies) / ".deepgrow3d" / "sessions",
+            self.serving.session_folder or self.kept / "sessions",
             self.volumes,
             self.log,
             expiry_s=self.serving.session_expiry_s,
@@ -141,6 +154,16 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         """The studies folder, by its own type."""
         datastore: StudiesDatastore = self._datastore
         return datastore
+
+    def dicomweb_studies(self) -> DicomWebStudies:
+        """The studies on a DICOMweb server, by their own type.
+
+        Raises:
+            NotFound: the studies are a folder.
+        """
+        if not isinstance(self._datastore, DicomWebStudies):
+            raise NotFound(f"The studies are the folder '{self.studies}', and on no DICOMweb server.")
+        return self._datastore
 
     def viewer_sessions(self) -> Sessions:
         """The sessions, by their own type."""

@@ -20,7 +20,7 @@ from deepgrow3d_app.volume.atomic_file import replace_file, written_beside
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, extension_of, read_mask, read_volume
 from deepgrow3d_app.volume.grid import check_grid
-from deepgrow3d_app.volume.volume import Volume
+from deepgrow3d_app.volume.volume import Mask, Volume
 
 LABEL_EXTENSION = ".nii.gz"
 """How every label is stored, whatever a viewer sends: one image and tag never have two files."""
@@ -33,7 +33,7 @@ class StudiesDatastore(StudiesIndex):
         studies: the folder.
         volumes: where decoded images are kept.
         log: how masks were made; forgets about an image with the image.
-        auto_reload, read_only: see :class:`StudiesIndex`.
+        auto_reload, read_only, images_dir: see :class:`StudiesIndex`.
 
     Raises:
         InvalidRequest: the index of the folder is damaged.
@@ -47,10 +47,11 @@ class StudiesDatastore(StudiesIndex):
         *,
         auto_reload: bool = True,
         read_only: bool = False,
+        images_dir: str = ".",
     ) -> None:
         self._volumes = volumes
         self._log = log
-        super().__init__(studies, auto_reload=auto_reload, read_only=read_only)
+        super().__init__(studies, auto_reload=auto_reload, read_only=read_only, images_dir=images_dir)
 
     def image_file(self, image_id: str) -> Path:
         """The file of the image ``image_id``.
@@ -62,6 +63,14 @@ class StudiesDatastore(StudiesIndex):
         if not path or not os.path.isfile(path):
             raise _no_image(image_id)
         return Path(path)
+
+    def image_download(self, image_id: str) -> Path:
+        """One file with the image ``image_id``, for viewers: its own.
+
+        Raises:
+            NotFound: there is no such image.
+        """
+        return self.image_file(image_id)
 
     def label_file(self, image_id: str, tag: str) -> Path:
         """The file of the label ``tag`` of the image ``image_id``.
@@ -121,6 +130,7 @@ class StudiesDatastore(StudiesIndex):
         volume = self._volumes.get(image_file)
         mask = read_label(Path(label_filename), volume)
         content = io.BytesIO(encode_mask(mask, volume.affine, LABEL_EXTENSION))
+        published = self._publish(image_id, tag, mask, label_info)
         folder = self.labels_folder / tag
         name = image_id + LABEL_EXTENSION
         with self.editing() as index:
@@ -128,7 +138,7 @@ class StudiesDatastore(StudiesIndex):
             if file_version(image_file) != version:
                 raise Busy(f"The image {shown(image_id)} was replaced meanwhile. Check the label, then send it again.")
             replaced = image.labels.get(tag)
-            info = {**label_info, "ts": int(time.time()), "name": name}
+            info = {**label_info, **published, "ts": int(time.time()), "name": name}
             image.labels[tag] = DataModel(info=info, ext=LABEL_EXTENSION)
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / name, content)
@@ -166,6 +176,10 @@ class StudiesDatastore(StudiesIndex):
             if label is None:
                 raise _no_label(label_id, label_tag)
             label.info.update(info)
+
+    def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> dict[str, Any]:
+        """Send a label elsewhere before it is stored, and return what is to be remembered of that: nothing here."""
+        return {}
 
     def _check_labels_fit(self, image_id: str, labels: dict[str, DataModel], volume: Volume) -> None:
         for tag, label in labels.items():

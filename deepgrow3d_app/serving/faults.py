@@ -17,7 +17,16 @@ from monailabel.interfaces.exception import (
 )
 from starlette.exceptions import HTTPException
 
-from deepgrow3d_app.errors import Busy, Cancelled, DeepGrow3DError, InvalidInput, NotFound, OutOfMemory, Superseded
+from deepgrow3d_app.errors import (
+    Busy,
+    Cancelled,
+    DeepGrow3DError,
+    InvalidInput,
+    NotFound,
+    OutOfMemory,
+    ServerFault,
+    Superseded,
+)
 from deepgrow3d_app.serving.identifiers import shown
 
 logger = logging.getLogger(__name__)
@@ -51,6 +60,8 @@ def status_and_reason(error: Exception) -> tuple[HTTPStatus, str]:
         return HTTPStatus.REQUEST_TIMEOUT, str(error)
     if isinstance(error, OutOfMemory):
         return HTTPStatus.SERVICE_UNAVAILABLE, str(error)
+    if isinstance(error, ServerFault):
+        return HTTPStatus.BAD_GATEWAY, str(error)
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return HTTPStatus.NOT_FOUND, str(error.msg)
     if isinstance(error, MONAILabelException) and error.error == MONAILabelError.INVALID_INPUT:

@@ -24,7 +24,8 @@ class InferRequest:
 
     Attributes:
         clicks: all clicks on the structure so far; foreground first, each side in the order it was sent.
-        label: the structure's name, "" where the viewer does not say (OHIF does not).
+        label: the structure's name, "" where the viewer does not say (OHIF does not). It may stand in
+            ``label_info`` too, where MONAI Label looks for the name of a DICOM SEG.
         client: who asks, "" where unknown; only tells remembered masks apart.
         result_extension: the mask's format; ``None`` for that of the image.
         compress: whether the voxels of a NRRD are compressed.
@@ -46,7 +47,7 @@ class InferRequest:
         """
         return cls(
             clicks=_clicks(params, "foreground", is_positive=True) + _clicks(params, "background", is_positive=False),
-            label=_text(params, "label"),
+            label=_text(params, "label") or _first_name(params),
             client=_text(params, "client_id"),
             result_extension=_extension(params),
             compress=_compress(params),
@@ -94,6 +95,12 @@ def _text(params: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_NAME:
         raise InvalidRequest(f"'{name}' is {_brief(value)}. Send text of at most {MAX_NAME} characters.")
     return value
+
+
+def _first_name(params: Mapping[str, Any]) -> str:
+    infos = params.get("label_info")
+    first = infos[0] if isinstance(infos, list) and infos else None
+    return _text(first, "name") if isinstance(first, Mapping) else ""
 
 
 def _extension(params: Mapping[str, Any]) -> str | None:

@@ -8,12 +8,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from deepgrow3d_app import PRODUCT, __version__
 from deepgrow3d_app.click.click import checked_clicks
+from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.predictor import Prediction
 from deepgrow3d_app.serving.click_log import Answered, ClickLog, way_to
 from deepgrow3d_app.serving.click_memory import ClickMemory, Subject
@@ -23,11 +25,15 @@ from deepgrow3d_app.serving.infer_request import InferRequest
 from deepgrow3d_app.serving.served_model import LoadedModel, ServedModel
 from deepgrow3d_app.volume.boxed_mask import BoxedMask
 from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
+from deepgrow3d_app.volume.dicom_seg.segment import Origin, Segment
 from deepgrow3d_app.volume.files import encode_mask, extension_of
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 logger = logging.getLogger(__name__)
 
+AnswerForm = Literal["file", "compact", "dicom_seg"]
+SEG_EXTENSION = ".dcm"
 UNNAMED = "foreground"
 """What the structure is called where the viewer does not say."""
 
@@ -98,7 +104,7 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         volume: Volume | None = None,
         previous: Mask | None = None,
         session_id: str = "",
-        is_compact: bool = False,
+        form: AnswerForm = "file",
     ) -> InferAnswer:
         """The mask that ``request`` asks for.
 
@@ -109,13 +115,20 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             previous: the mask to start from, on the image's grid; ``None`` for what was answered to
                 earlier clicks, where that is remembered.
             session_id: the session that the image belongs to.
-            is_compact: whether the content is that of ``compact_answer`` in place of a file.
+            form: what the content is: ``file`` in the format that ``request`` names, ``compact`` as ``compact_answer``
+                packs it, or ``dicom_seg``.
 
         Raises:
             UnreadableVolume, UnsupportedVolume: the image is not one 3-D image.
             InvalidClicks: clicks that mean nothing on this image.
             LabelMismatch: ``previous`` has another shape than the image.
+            InvalidRequest: a DICOM SEG of an image that is no DICOM series.
         """
+        if form == "dicom_seg" and not image.is_dir():
+            raise InvalidRequest(
+                f"'{image.name}' is no DICOM series, which output=dicom_seg refers to. Ask for output=image, "
+                "or serve a DICOMweb server."
+            )
         started = time.perf_counter()
         model = self._model.current()
         image_version = file_version(image)
@@ -130,14 +143,16 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             subject = Subject(str(image), image_version, model.version, request.label, f"{session_id}/{request.client}")
             mask, work = self._answered(model, volume, request, subject)
         written = time.perf_counter()
+        name = request.label or UNNAMED
         extension = request.result_extension or extension_of(image.name) or ".nii.gz"
-        if is_compact:
+        if form == "compact":
             extension, content = COMPACT_EXTENSION, pack(mask)
+        elif form == "dicom_seg":
+            extension, content = SEG_EXTENSION, _dicom_seg(mask, image, name)
         else:
             content = encode_mask(mask.full(), volume.affine, extension, compress=request.compress)
         finished = time.perf_counter()
         latencies = {**work.latencies(), "read": read_s, "write": finished - written, "total": finished - started}
-        name = request.label or UNNAMED
         logger.info("%s of %s: %d clicks, %.2f s", name, image.name, len(request.clicks), latencies["total"])
         params = {
             "label_names": {name: 1},
@@ -189,6 +204,13 @@ class _Work:
     def latencies(self) -> dict[str, float]:
         """By MONAI Label's names."""
         return {"pre": self.crop_s, "infer": self.network_s, "invert": self.restore_s, "post": 0.0}
+
+
+def _dicom_seg(mask: BoxedMask, series: Path, name: str) -> bytes:
+    origin = Origin(PRODUCT, __version__)
+    return encode_seg(
+        mask.full(), series, [Segment(1, name)], origin, description=f"{PRODUCT} {name}", series_number=9000
+    )
 
 
 def _centroid(mask: BoxedMask) -> list[str]:

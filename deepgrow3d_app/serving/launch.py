@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,26 +18,32 @@ from monailabel.config import settings
 import deepgrow3d_app
 from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
 from deepgrow3d_app.serving.app import MODEL_NAME, DeepGrow3DApp
+from deepgrow3d_app.serving.dicomweb.address import is_address
 from deepgrow3d_app.serving.server import build, served_app
 
 APP_FOLDER = Path(deepgrow3d_app.__file__).parents[1] / "apps" / "deepgrow3d"
 SMALL_FILE_BYTES = 64 << 20
 
 
-def serve(studies: Path, host: str = "127.0.0.1", port: int = 8000, checkpoint: Path | None = None) -> None:
-    """Serve the folder ``studies`` until the process is told to stop.
+def serve(
+    studies: str, host: str = "127.0.0.1", port: int = 8000, checkpoint: Path | None = None, data: Path | None = None
+) -> None:
+    """Serve ``studies`` until the process is told to stop.
 
     Args:
-        studies: a folder of images; labels and sessions are kept in it.
+        studies: a folder of images, in which labels and sessions are kept; or the address of a DICOMweb server.
         host, port: the address to listen on.
         checkpoint: weights to serve; ``None`` for the app's own.
+        data: where is kept what the server keeps; ``None`` for the settings' folder.
 
     Raises:
         NotFound: there is no such folder, or the app folder is not beside the package.
         Busy: something else listens at the address.
         DeepGrow3DError: the server cannot start; the message says why.
     """
-    if not studies.is_dir():
+    if not is_address(studies):
+        studies = str(Path(studies).resolve())
+    if not is_address(studies) and not Path(studies).is_dir():
         raise NotFound(f"There is no folder '{studies}'. Make it, and put images (.nii.gz, .nii, .nrrd) into it.")
     if not (APP_FOLDER / "main.py").is_file():
         raise NotFound(
@@ -45,8 +52,9 @@ def serve(studies: Path, host: str = "127.0.0.1", port: int = 8000, checkpoint: 
         )
     _check_address(host, port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("monailabel").setLevel(logging.WARNING)
-    _configure(studies.resolve(), port, checkpoint)
+    for talkative in ("monailabel", "highdicom", "dicomweb_client", "httpx"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    _configure(studies, port, {"checkpoint": checkpoint, "cache_folder": data})
     served = served_app()
     server = _AnnouncingServer(
         uvicorn.Config(build(served), host=host, port=port, log_level="warning"), _welcome(served, host, port)
@@ -69,12 +77,12 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _configure(studies: Path, port: int, checkpoint: Path | None) -> None:
+def _configure(studies: str, port: int, paths: Mapping[str, Path | None]) -> None:
     """Tell MONAI Label what ``start_server`` would, also in the environment, for the processes it starts."""
     settings.MONAI_LABEL_SERVER_PORT = port
     settings.MONAI_LABEL_APP_DIR = str(APP_FOLDER)
-    settings.MONAI_LABEL_STUDIES = str(studies)
-    settings.MONAI_LABEL_APP_CONF = {} if checkpoint is None else {"checkpoint": str(checkpoint.resolve())}
+    settings.MONAI_LABEL_STUDIES = studies
+    settings.MONAI_LABEL_APP_CONF = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
     for name, value in settings.model_dump(mode="json").items():
         if value is not None:
             os.environ[name] = json.dumps(value) if isinstance(value, dict | list) else str(value)
@@ -97,10 +105,11 @@ class _AnnouncingServer(uvicorn.Server):
 def _welcome(served: DeepGrow3DApp, host: str, port: int) -> str:
     address = _address(host, port)
     image, voxel = _example_click(served)
+    ohif = "" if served.dicomweb is None else f"\n  OHIF             {address}/ohif/"
     return f"""
 DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
 
-  what is served   {address}/info/
+  what is served   {address}/info/{ohif}
   API              {address}/openapi.json (to try out, with internet: {address}/)
   3D Slicer        module "MONAI Label", server address {address}
   a click          curl -X POST '{address}/infer/{MODEL_NAME}?image={image}&output=image' -o mask.nii.gz \\
@@ -117,7 +126,9 @@ def _address(host: str, port: int) -> str:
 
 
 def _example_click(served: DeepGrow3DApp) -> tuple[str, list[int]]:
-    """An image, and the voxel in its middle; only small files are decoded for it."""
+    """An image, and the voxel in its middle; only small files are decoded for it, and nothing is fetched."""
+    if served.dicomweb is not None:
+        return "SERIES-UID", [0, 0, 0]
     for image in sorted(served.images().list_images()):
         try:
             path = served.images().image_file(image)

@@ -22,9 +22,10 @@ from deepgrow3d_app import __version__
 from deepgrow3d_app.errors import DeepGrow3DError, NotFound
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.click_queue import ClickQueue
+from deepgrow3d_app.serving.dicomweb.proxy import DicomWebProxy
 from deepgrow3d_app.serving.faults import answer_faults
 from deepgrow3d_app.serving.metrics import Metrics
-from deepgrow3d_app.serving.routes import activelearning, datastore, infer, info, model, session, train
+from deepgrow3d_app.serving.routes import activelearning, datastore, infer, info, model, ohif, proxy, session, train
 from deepgrow3d_app.serving.routes import metrics as metrics_route
 from deepgrow3d_app.serving.upload_limit import UploadLimit
 from deepgrow3d_app.serving.workers import Workers
@@ -53,11 +54,12 @@ def build(served: DeepGrow3DApp) -> FastAPI:
     metrics.watch("clicks_running", "Clicks that are computed", lambda: queue.running)
     metrics.watch("volume_bytes", "Decoded volumes in memory, not on disk", lambda: served.volumes.n_bytes)
     api.state.file_workers = Workers(FILE_THREADS, served.serving.max_waiting)
+    api.state.dicomweb_proxy = None if served.dicomweb is None else DicomWebProxy(served.dicomweb)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         from monailabel.endpoints import login
 
         api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
-    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route):
+    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route, proxy, ohif):
         api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
     answer_faults(api)
     api.add_middleware(UploadLimit, max_bytes=served.serving.upload_bytes)
@@ -91,6 +93,8 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     cleanup = asyncio.create_task(_clean_up(api.state.served))
     yield
     cleanup.cancel()
+    if api.state.dicomweb_proxy is not None:
+        await api.state.dicomweb_proxy.close()
 
 
 async def _clean_up(served: DeepGrow3DApp) -> None:

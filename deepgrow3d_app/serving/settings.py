@@ -36,6 +36,9 @@ class ServingSettings(BaseSettings):
         session_expiry_s: how long an unused session is kept, at most.
         session_bytes: bound on all sessions together.
         upload_bytes: the largest request body that is accepted.
+        dicom_disk_bytes: bound on the series that are kept of a DICOMweb server.
+        dicomweb_refresh_s: how old the list of a DICOMweb server's studies may be.
+        dicomweb_removes_superseded: whether the segmentation of an earlier save is removed from the DICOMweb server.
     """
 
     model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore")
@@ -53,6 +56,9 @@ class ServingSettings(BaseSettings):
     session_expiry_s: int = Field(default=3600, ge=60)
     session_bytes: int = Field(default=16 * GIB, ge=1)
     upload_bytes: int = Field(default=2 * GIB, ge=1)
+    dicom_disk_bytes: int = Field(default=32 * GIB, ge=1)
+    dicomweb_refresh_s: float = Field(default=2.0, ge=0)
+    dicomweb_removes_superseded: bool = True
 
     @classmethod
     def load(cls, conf: Mapping[str, str]) -> ServingSettings:

@@ -44,12 +44,13 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         studies: the folder.
         auto_reload: whether files that others put there or take away are noticed at once.
         read_only: leave the index as it is at start-up.
+        images_dir: where below the folder the images lie.
 
     Raises:
         InvalidRequest: the index is damaged.
     """
 
-    def __init__(self, studies: Path, *, auto_reload: bool, read_only: bool) -> None:
+    def __init__(self, studies: Path, *, auto_reload: bool, read_only: bool, images_dir: str = ".") -> None:
         self._guard = threading.RLock()
         self._file_lock = FileLock(studies / ".lock")
         self._version: FileVersion = ()
@@ -58,6 +59,7 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         try:
             super().__init__(
                 str(studies),
+                images_dir=images_dir,
                 extensions=[f"*{extension}" for extension in IMAGE_EXTENSIONS],
                 auto_reload=auto_reload,
                 read_only=read_only,

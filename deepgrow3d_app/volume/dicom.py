@@ -15,7 +15,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from deepgrow3d_app.errors import UnreadableVolume, UnsupportedVolume
-from deepgrow3d_app.volume.geometry import Affine
+from deepgrow3d_app.volume.geometry import Affine, Shape
 from deepgrow3d_app.volume.stored import StoredVoxels, check_shape, to_volume
 from deepgrow3d_app.volume.volume import Volume
 
@@ -53,6 +53,21 @@ class Slice:
         return float(self.position_lps_mm @ self.normal)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesGrid:
+    """Where the voxels of a series lie.
+
+    Attributes:
+        slices: one for each k, in this order.
+        shape: voxels (i, j, k).
+        affine: (4, 4), voxel index (i, j, k) to mm in RAS+.
+    """
+
+    slices: tuple[Slice, ...]
+    shape: Shape
+    affine: Affine
+
+
 def read_dicom_series(folder: Path) -> Volume:
     """The series in ``folder``: i runs along a row of pixels, j down a column, k along the normal of the slices.
 
@@ -66,6 +81,18 @@ def read_dicom_series(folder: Path) -> Volume:
         UnsupportedVolume: more than one series, colours, multi-frame files, slices of different size
             or orientation, two at one place, missing ones, uneven steps.
     """
+    grid = read_series_grid(folder)
+    values, slope, intercept = _read_values(grid.slices)
+    stored = StoredVoxels(values.reshape(-1), grid.shape, grid.affine, slope, intercept)
+    return to_volume(stored, folder.name, grid.slices[0].modality)
+
+
+def read_series_grid(folder: Path) -> SeriesGrid:
+    """Where the voxels of :func:`read_dicom_series` lie, from the headers alone.
+
+    Raises:
+        UnreadableVolume, UnsupportedVolume: as for the volume, but for what is wrong with pixels.
+    """
     slices = [found for path in _files(folder) if (found := _read_header(path)) is not None]
     if not slices:
         raise UnreadableVolume(folder.name, "it holds no DICOM images", "Give a folder with one DICOM series.")
@@ -73,9 +100,7 @@ def read_dicom_series(folder: Path) -> Volume:
     slices.sort(key=lambda one: (one.along_normal_mm, one.path.name))
     step_lps_mm = _check_steps(slices, folder.name)
     shape = check_shape((slices[0].n_columns, slices[0].n_rows, len(slices)), folder.name)
-    values, slope, intercept = _read_values(slices)
-    stored = StoredVoxels(values.reshape(-1), shape, _affine(slices[0], step_lps_mm), slope, intercept)
-    return to_volume(stored, folder.name, slices[0].modality)
+    return SeriesGrid(tuple(slices), shape, _affine(slices[0], step_lps_mm))
 
 
 def _files(folder: Path) -> list[Path]:

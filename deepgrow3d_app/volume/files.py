@@ -88,6 +88,11 @@ def encode_mask(mask: Mask, affine: Affine, extension: str, *, compress: bool = 
     raise ValueError(f"Cannot write '{extension}'. Choose one of {', '.join(EXTENSIONS)}.")
 
 
+def encode_volume(volume: Volume) -> bytes:
+    """The bytes of a ``.nii.gz`` file that holds ``volume``, voxel for voxel on its grid."""
+    return encode_nifti(volume.array, volume.affine, compress=True, slope=volume.slope, intercept=volume.intercept)
+
+
 def write_mask(mask: Mask, affine: Affine, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write ``mask`` to ``path`` in the format of its extension; see :func:`encode_mask`.
 

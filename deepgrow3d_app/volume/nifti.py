@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
 from deepgrow3d_app.errors import UnreadableVolume, UnsupportedVolume
@@ -79,15 +80,23 @@ def read_nifti(path: Path) -> StoredVoxels:
     )
 
 
-def encode_nifti(mask: Mask, affine: Affine, *, compress: bool) -> bytes:
-    """A NIfTI-1 file of ``mask`` (i, j, k) on the grid of ``affine`` (index to mm, RAS+).
+def encode_nifti(
+    voxels: Mask | npt.NDArray[np.int16],
+    affine: Affine,
+    *,
+    compress: bool,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+) -> bytes:
+    """A NIfTI-1 file of ``voxels`` (i, j, k) on the grid of ``affine`` (index to mm, RAS+).
 
     sform and qform hold the affine with code 1 (scanner); a sheared one, which a qform cannot say,
     goes into the sform alone.
     """
     header = NIFTI1_HEADER()
-    header.set_data_shape(mask.shape)
-    header.set_data_dtype(np.uint8)
+    header.set_data_shape(voxels.shape)
+    header.set_data_dtype(voxels.dtype)
+    header.set_slope_inter(slope, intercept)
     header.set_xyzt_units("mm")
     header.set_sform(affine, 1)
     try:
@@ -97,7 +106,7 @@ def encode_nifti(mask: Mask, affine: Affine, *, compress: bool) -> bytes:
         header.set_qform(None, 0)
     header["vox_offset"] = FIRST_VOXEL_BYTE
     head = header.binaryblock.ljust(FIRST_VOXEL_BYTE, b"\0")
-    body = np.ravel(mask, order="F").data
+    body = np.ravel(voxels, order="F").view(np.uint8).data
     return deflate(head, body) if compress else head + body
 
 

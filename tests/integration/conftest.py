@@ -76,9 +76,12 @@ class Server:
         assert response.ok, response.text
         return voxels_of(response.content)
 
-    def save_label(self, image: str, name: str, content: bytes, **query: str) -> requests.Response:
+    def save_label(
+        self, image: str, name: str, content: bytes, *, names: Mapping[int, str] | None = None, **query: str
+    ) -> requests.Response:
         """``PUT /datastore/label``, in the form viewers use."""
-        params = json.dumps({"label_info": [{"name": "liver", "idx": 1}], "model": "deepgrow3d"})
+        info = [{"name": text, "idx": value} for value, text in (names or {1: "liver"}).items()]
+        params = json.dumps({"label_info": info, "model": "deepgrow3d"})
         files = {"label": (name, content), "params": (None, params)}
         return self.request("PUT", "/datastore/label", params={"image": image, **query}, files=files)
 
@@ -127,6 +130,10 @@ class Launcher:
     def serve(self, studies: Path, *options: str) -> Server:
         """``deepgrow3d serve`` on ``studies``, once it answers."""
         return self._start(studies, [*DEEPGROW3D, "serve", "--studies", str(studies), *options])
+
+    def start_command(self, studies: Path, *words: str) -> Server:
+        """``deepgrow3d`` with ``words``, a command that serves, once it answers."""
+        return self._start(studies, [*DEEPGROW3D, *words])
 
     def start_server(self, studies: Path, app: str, *options: str) -> Server:
         """``monailabel start_server`` on ``studies``, once it answers."""

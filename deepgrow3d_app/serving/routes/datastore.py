@@ -70,7 +70,7 @@ def remove_image(served: Served, id: str) -> dict[str, Any]:
 @router.head("/image", dependencies=USER)
 def check_image(served: Served, image: str, check_sum: str | None = None) -> dict[str, Any]:
     """Whether an image exists, and is what the caller has."""
-    path = served.images().image_file(image)
+    path = served.images().image_download(image)
     if check_sum:
         algorithm, _, digest = check_sum.rpartition(":")
         algorithm = algorithm or "SHA256"
@@ -84,7 +84,7 @@ def check_image(served: Served, image: str, check_sum: str | None = None) -> dic
 @router.get("/image", dependencies=USER)
 def image_file(served: Served, image: str) -> FileResponse:
     """An image's file."""
-    return _download(served.images().image_file(image))
+    return _download(served.images().image_download(image))
 
 
 @router.get("/image/info", dependencies=USER)

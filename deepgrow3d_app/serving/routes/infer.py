@@ -20,7 +20,7 @@ from deepgrow3d_app.serving.click_queue import ClickSet
 from deepgrow3d_app.serving.compact_answer import CompactAnswer, with_params
 from deepgrow3d_app.serving.faults import status_and_reason
 from deepgrow3d_app.serving.infer_request import InferRequest
-from deepgrow3d_app.serving.infer_task import DeepGrowInferTask, InferAnswer
+from deepgrow3d_app.serving.infer_task import SEG_EXTENSION, AnswerForm, DeepGrowInferTask, InferAnswer
 from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION, read_label
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
@@ -33,6 +33,7 @@ router = APIRouter(prefix="/infer", tags=["Infer"])
 Output = Literal["all", "image", "json", "compact", "dicom_seg"]
 
 BINARY = "application/octet-stream"
+DICOM = "application/dicom"
 
 
 @router.post(
@@ -41,9 +42,10 @@ BINARY = "application/octet-stream"
     response_class=Response,
     responses={
         200: {
-            "content": {"multipart/form-data": {}, BINARY: {}, "application/json": {}},
+            "content": {"multipart/form-data": {}, BINARY: {}, DICOM: {}, "application/json": {}},
             "model": CompactAnswer,
-            "description": "all: params and a file. image: the file. json: params. compact: see CompactAnswer.",
+            "description": "all: params and a file. image: the file. json: params. compact: see CompactAnswer. "
+            "dicom_seg: a DICOM SEG of the series.",
         }
     },
 )
@@ -66,8 +68,6 @@ async def infer(
     `params` = `{"label": "liver", "foreground": [[60, 50, 40]], "background": []}`.
     """
     task = served.infer_task(model)
-    if output == "dicom_seg":
-        raise InvalidRequest("output=dicom_seg needs studies on a DICOMweb server. Ask for output=image here.")
     request = InferRequest.from_params(parse_object(params, "params"))
     uploads = {name: Upload.of(sent) for name, sent in (("file", file), ("label", label)) if sent is not None}
     if not any(click.is_positive for click in request.clicks):
@@ -75,7 +75,8 @@ async def infer(
     # Who does not say who he is, or sends an image or a mask along, is nobody's earlier self.
     client = uuid.uuid4().hex if uploads or not request.client else request.client
     asked = ClickSet((model, image, session_id, request.label, client), frozenset(request.clicks))
-    compute = partial(_answer, served, task, request, image, session_id, uploads, is_compact=output == "compact")
+    form: AnswerForm = output if output in ("compact", "dicom_seg") else "file"
+    compute = partial(_answer, served, task, request, image, session_id, uploads, form)
     try:
         turn = await queue.run(compute, asked, http_request.is_disconnected)
     except Exception as error:
@@ -102,8 +103,7 @@ def _answer(
     image: str,
     session_id: str,
     uploads: dict[str, Upload],
-    *,
-    is_compact: bool = False,
+    form: AnswerForm,
 ) -> InferAnswer:
     if "file" in uploads:
         extension = uploads["file"].extension
@@ -111,16 +111,14 @@ def _answer(
             raise InvalidRequest(f"'file' is no image that can be read. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
         with uploads["file"].staged(f"file{extension}") as path:
             # The next request sends the file again, under another path: neither it nor its mask is worth keeping.
-            return _answer_on(
-                served, task, request, path, "", uploads.get("label"), read_volume(path), is_compact=is_compact
-            )
+            return _answer_on(served, task, request, path, "", uploads.get("label"), form, read_volume(path))
     if session_id:
         path = served.viewer_sessions().get(session_id, touch=True).image
     elif image:
         path = served.images().image_file(image)
     else:
         raise InvalidRequest("There is no image. Name one with image=ID or session_id=ID, or send it as 'file'.")
-    return _answer_on(served, task, request, path, session_id, uploads.get("label"), is_compact=is_compact)
+    return _answer_on(served, task, request, path, session_id, uploads.get("label"), form)
 
 
 def _answer_on(
@@ -130,15 +128,14 @@ def _answer_on(
     image: Path,
     session_id: str,
     label: Upload | None,
+    form: AnswerForm,
     volume: Volume | None = None,
-    *,
-    is_compact: bool,
 ) -> InferAnswer:
     if label is None:
-        return task.answer(request, image, volume=volume, session_id=session_id, is_compact=is_compact)
+        return task.answer(request, image, volume=volume, session_id=session_id, form=form)
     with label.staged(f"label{label.extension or RAW_EXTENSION}") as path:
         previous = (read_label(path, volume or served.volumes.get(image)) > 0).astype("uint8")
-    return task.answer(request, image, volume=volume, previous=previous, is_compact=is_compact)
+    return task.answer(request, image, volume=volume, previous=previous, form=form)
 
 
 def _response(answer: InferAnswer, output: Output) -> Response:
@@ -149,8 +146,8 @@ def _response(answer: InferAnswer, output: Output) -> Response:
         return Response(with_params(answer.content, answer.params), media_type="application/json")
     # Viewers save the file under this name: two answers must not meet in one file.
     name = f"{uuid.uuid4().hex}{answer.extension}"
-    media_type = mimetypes.guess_type(name, strict=False)[0] or BINARY
-    if output == "image":
+    media_type = DICOM if answer.extension == SEG_EXTENSION else mimetypes.guess_type(name, strict=False)[0] or BINARY
+    if output in ("image", "dicom_seg"):
         return Response(
             answer.content,
             media_type=media_type,

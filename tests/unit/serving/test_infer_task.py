@@ -74,7 +74,7 @@ def test_an_uploaded_image_leaves_nothing_in_memory(task, image, with_label):
     uploads = {"file": Upload("image.nii", io.BytesIO(image.read_bytes()))}
     if with_label:
         uploads["label"] = Upload("label.nii", io.BytesIO(image.read_bytes()))
-    assert _answer(served, task, REQUEST, "", "", uploads).extension == ".nii"
+    assert _answer(served, task, REQUEST, "", "", uploads, "file").extension == ".nii"
     assert kept_bytes(task) == (0, 0)
 
 
@@ -121,7 +121,7 @@ def test_masks_that_were_forgotten_are_computed_again(task, image):
 
 def test_a_compact_answer_is_the_same_mask(task, image):
     expected = read_mask_of(task.answer(STEPS[1], image).content)
-    answer = task.answer(STEPS[1], image, is_compact=True)
+    answer = task.answer(STEPS[1], image, form="compact")
     a = json.loads(with_params(answer.content, answer.params))
     assert CompactAnswer.model_validate(a).params["label_names"] == {"foreground": 1}
     bits = np.unpackbits(np.frombuffer(gzip.decompress(base64.b64decode(a["bits"])), np.uint8))

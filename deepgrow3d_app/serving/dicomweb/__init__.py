@@ -1,0 +1,1 @@
+"""Studies on a DICOMweb server: found, fetched and kept, and segmentations sent back."""

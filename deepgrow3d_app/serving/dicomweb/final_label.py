@@ -1,0 +1,118 @@
+"""A final label as a DICOM SEG: its names, its description, and what the index remembers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any
+
+from pydicom import dcmread
+
+from deepgrow3d_app import PRODUCT
+from deepgrow3d_app.serving.dicomweb.pacs import StoredSegmentation, digits
+from deepgrow3d_app.volume.dicom_seg.segment import Segment
+from deepgrow3d_app.volume.volume import Mask
+
+FIRST_SERIES_NUMBER = 9000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelToStore:
+    """A final label that is about to be stored on the server.
+
+    Attributes:
+        image_id: the series that it belongs to.
+        mask: on the grid of the series.
+        segments: its structures.
+        content: the DICOM SEG.
+        final: what is to be remembered of it.
+    """
+
+    image_id: str
+    mask: Mask
+    segments: Sequence[Segment]
+    content: bytes
+    final: FinalLabel
+
+
+@dataclass(frozen=True, slots=True)
+class FinalLabel:
+    """What the index keeps of the segmentation that is an image's final label.
+
+    Attributes:
+        study_uid, series_uid, instance_uid: where it is on the server.
+        made_at: date and time of its content, as digits that sort.
+        is_ours: whether this program made it, and so may remove it.
+        save: which save of the image it is, from 1.
+        file_of: the instance that the label's file was made from; "" where it has not been fetched.
+    """
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    made_at: str
+    is_ours: bool
+    save: int = 1
+    file_of: str = ""
+
+    @classmethod
+    def found(cls, stored: StoredSegmentation) -> FinalLabel:
+        """The label that the server was found to have."""
+        is_ours = stored.manufacturer == PRODUCT
+        save = max(1, stored.series_number - FIRST_SERIES_NUMBER) if is_ours else 1
+        return cls(stored.study_uid, stored.series_uid, stored.instance_uid, stored.made_at, is_ours, save)
+
+    @classmethod
+    def made(cls, content: bytes, save: int) -> FinalLabel:
+        """The label in the DICOM SEG ``content``, which we made."""
+        header = dcmread(BytesIO(content), stop_before_pixels=True)
+        made_at = digits(header.ContentDate) + digits(header.ContentTime)
+        uid = str(header.SOPInstanceUID)
+        return cls(str(header.StudyInstanceUID), str(header.SeriesInstanceUID), uid, made_at, True, save, uid)
+
+    @classmethod
+    def of(cls, label_info: Mapping[str, Any]) -> FinalLabel | None:
+        """What is in ``label_info``, if anything is."""
+        kept = label_info.get("dicom_seg")
+        if not isinstance(kept, Mapping):
+            return None
+        try:
+            return cls(**kept)
+        except TypeError:  # of another version
+            return None
+
+    def to_info(self) -> dict[str, Any]:
+        """As the index keeps it."""
+        return {"dicom_seg": {name: getattr(self, name) for name in self.__slots__}}
+
+    def with_file(self) -> FinalLabel:
+        """This, with a file that was made from it."""
+        return replace(self, file_of=self.instance_uid)
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the label's file shows this segmentation."""
+        return self.file_of == self.instance_uid
+
+
+def segments_of(label_info: Mapping[str, Any]) -> list[Segment]:
+    """The names that a viewer sends: ``{"label_info": [{"name": "liver", "idx": 1}, ...]}``, what is none left out."""
+    segments: dict[int, Segment] = {}
+    given = label_info.get("label_info")
+    for place, entry in enumerate(given if isinstance(given, list) else [], start=1):
+        if isinstance(entry, Mapping):
+            value, name = entry.get("idx", place), entry.get("name")
+            if isinstance(value, int) and 0 < value < 256 and isinstance(name, str) and name.strip():
+                segments.setdefault(value, Segment(value, name.strip()))
+    return list(segments.values())
+
+
+def info_of(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """``segments`` as viewers send them."""
+    return [{"name": segment.name, "idx": segment.value} for segment in segments]
+
+
+def description(save: int) -> str:
+    """What viewers list the segmentation as."""
+    return f"{PRODUCT} final" if save == 1 else f"{PRODUCT} final, save {save} (replaces {save - 1})"

@@ -1,0 +1,267 @@
+"""The DICOMweb server: what there is on it (QIDO-RS), fetching (WADO-RS), storing (STOW-RS) and removing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom import Dataset, dcmread
+from requests.adapters import HTTPAdapter
+
+from deepgrow3d_app.errors import ServerFault
+from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
+
+logger = logging.getLogger(__name__)
+
+PAGE = 1000
+CONNECT_S = 3.0
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+ANY_SYNTAX = (("application/dicom", "*"),)
+"""As it is stored: a server that cannot decode JPEG 2000 refuses to send it as anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSeries:
+    """A series of images as the server lists it; "" and 0 where it does not say."""
+
+    series_uid: str
+    study_uid: str
+    modality: str
+    n_instances: int
+    description: str
+    patient_id: str
+    study_date: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegmentation:
+    """A segmentation on the server.
+
+    Attributes:
+        series_uid, study_uid, instance_uid: its own.
+        image_series_uid: what it was drawn on; "" where it does not say.
+        made_at: date and time of its content, as digits that sort.
+        manufacturer: who made it.
+        series_number: 0 where it has none.
+    """
+
+    series_uid: str
+    study_uid: str
+    instance_uid: str
+    image_series_uid: str
+    made_at: str
+    manufacturer: str
+    series_number: int
+
+
+class Pacs:
+    """One DICOMweb server; safe to share between threads.
+
+    Every method raises ServerFault where the server is away, refuses, or answers what is no DICOMweb.
+    """
+
+    def __init__(self, address: DicomWebAddress) -> None:
+        self.address = address
+        session = requests.Session()
+        session.trust_env = False  # a proxy for the internet must not get between this server and the hospital's
+        session.mount("http://", _Patient(address.timeout_s))
+        session.mount("https://", _Patient(address.timeout_s))
+        if address.username:
+            session.auth = (address.username, address.password)
+        self._session = session
+        self._client = DICOMwebClient(
+            address.url,
+            session=session,
+            qido_url_prefix=address.qido_prefix or None,
+            wado_url_prefix=address.wado_prefix or None,
+            stow_url_prefix=address.stow_prefix or None,
+        )
+        self._client.set_http_retry_params(retry=False)  # for minutes, while a person waits for an answer
+        self._segmentations: dict[str, StoredSegmentation | None] = {}  # by series; what is stored never changes
+
+    def images(self) -> list[ImageSeries]:
+        """All series that the address's filters find."""
+        found: dict[str, ImageSeries] = {}
+        for searched in self.address.filters:
+            for series in self._search(searched):
+                found[series.series_uid] = series
+        return list(found.values())
+
+    def segmentations(self, study_uids: set[str]) -> list[StoredSegmentation]:
+        """All segmentations in these studies that say what they were drawn on."""
+        found = []
+        for series in self._search({"Modality": "SEG"}):
+            if series.study_uid in study_uids:
+                if series.series_uid not in self._segmentations:
+                    self._segmentations[series.series_uid] = self._described(series)
+                segmentation = self._segmentations[series.series_uid]
+                if segmentation is not None:
+                    found.append(segmentation)
+        return found
+
+    def fetch(self, study_uid: str, series_uid: str, folder: Path) -> int:
+        """Write the instances of a series to ``folder``, as ``UID.dcm``, and return how many they are."""
+        count = 0
+        for instance in self._instances(study_uid, series_uid):
+            uid = str(instance.get("SOPInstanceUID", ""))
+            if is_uid(uid):
+                instance.save_as(folder / f"{uid}.dcm", enforce_file_format=True)
+                count += 1
+        return count
+
+    def fetch_one(self, study_uid: str, series_uid: str) -> bytes:
+        """The first instance of a series, as a DICOM file."""
+        for instance in self._instances(study_uid, series_uid):
+            file = BytesIO()
+            instance.save_as(file, enforce_file_format=True)
+            return file.getvalue()
+        raise ServerFault(self.address.url, f"its series {series_uid} has no instance")
+
+    def store(self, content: bytes) -> None:
+        """Store the DICOM file ``content``."""
+        with self._faults_named():
+            answer = self._client.store_instances([dcmread(BytesIO(content))])
+        failed = answer.get("FailedSOPSequence")
+        if failed:
+            reason = failed[0].get("FailureReason", "without a reason")
+            raise ServerFault(self.address.url, f"it refused the segmentation ({reason})")
+
+    def remove_series(self, study_uid: str, series_uid: str) -> bool:
+        """Remove a series where the server lets us, and return whether it did.
+
+        DICOMweb has no such request; many servers answer DELETE all the same, and Orthanc has a way of its own.
+        """
+        with contextlib.suppress(requests.RequestException):
+            root = "/".join(part for part in (self.address.url, self.address.wado_prefix) if part)
+            answer = self._session.delete(f"{root}/studies/{study_uid}/series/{series_uid}")
+            if answer.status_code in (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
+                return True
+            return self._remove_from_orthanc(series_uid)
+        return False
+
+    def _remove_from_orthanc(self, series_uid: str) -> bool:
+        root = self.address.url.rpartition("/")[0]
+        system = self._session.get(f"{root}/system")
+        if not system.ok or "ApiVersion" not in system.text:
+            return False
+        found = self._session.post(f"{root}/tools/lookup", data=series_uid)
+        paths = [entry["Path"] for entry in found.json() if entry.get("Type") == "Series"] if found.ok else []
+        return bool(paths) and all(self._session.delete(root + path).ok for path in paths)
+
+    def _search(self, filters: Mapping[str, str]) -> Iterator[ImageSeries]:
+        """Page by page, until one brings nothing new: some servers know no pages and send all each time."""
+        seen: set[str] = set()
+        while True:
+            with self._faults_named():
+                page = self._client.search_for_series(
+                    search_filters=dict(filters),
+                    fields=["SeriesDescription", "NumberOfSeriesRelatedInstances"],
+                    limit=PAGE,
+                    offset=len(seen),
+                )
+            new = [series for entry in page if (series := _listed(entry)) and series.series_uid not in seen]
+            seen.update(series.series_uid for series in new)
+            yield from new
+            if len(page) < PAGE or not new:
+                return
+
+    def _described(self, series: ImageSeries) -> StoredSegmentation | None:
+        with self._faults_named():
+            metadata = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
+        if not metadata:
+            return None
+        header = Dataset.from_json(metadata[0], bulk_data_uri_handler=lambda _: b"")
+        referenced = header.get("ReferencedSeriesSequence") or [Dataset()]
+        image = str(referenced[0].get("SeriesInstanceUID", ""))
+        if not image:
+            logger.warning("The segmentation %s does not say what it was drawn on", series.series_uid)
+            return None
+        return StoredSegmentation(
+            series.series_uid,
+            series.study_uid,
+            str(header.get("SOPInstanceUID", "")),
+            image,
+            digits(header.get("ContentDate")) + digits(header.get("ContentTime")),
+            str(header.get("Manufacturer") or ""),
+            int(header.get("SeriesNumber") or 0),
+        )
+
+    def _instances(self, study_uid: str, series_uid: str) -> Iterator[Dataset]:
+        with self._faults_named():
+            yield from self._client.iter_series(study_uid, series_uid, media_types=ANY_SYNTAX)
+
+    @contextlib.contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        try:
+            yield
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else "an error"
+            remedy = ", check user name and password" if status in (401, 403) else ""
+            raise ServerFault(self.address.url, f"it answers with status {status}{remedy}") from error
+        except requests.ConnectionError as error:
+            raise ServerFault(self.address.url, "nothing answers there") from error
+        except requests.RequestException as error:
+            raise ServerFault(self.address.url, f"it does not answer ({type(error).__name__})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON or multipart that is none
+            raise ServerFault(self.address.url, f"what it sends is no DICOMweb ({error})") from error
+
+
+class _Patient(HTTPAdapter):
+    """Gives every request a time limit, which requests leaves out."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        super().__init__(pool_maxsize=16)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = (CONNECT_S, self._timeout_s)
+        return super().send(request, *args, **kwargs)
+
+
+def referenced_series(content: bytes) -> str | None:
+    """The series that the DICOM SEG ``content`` was drawn on; None where it is something else."""
+    try:
+        header = dcmread(BytesIO(content), stop_before_pixels=True)
+        if header.get("Modality") != "SEG":
+            return None
+        return str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
+    except Exception:  # noqa: BLE001 - pydicom raises most of Python's exceptions on what is no DICOM
+        return None
+
+
+def is_uid(text: str) -> bool:
+    """Whether ``text`` is a DICOM UID, and so fit to be a file name."""
+    return len(text) <= 64 and bool(_UID.fullmatch(text))
+
+
+def _listed(entry: dict[str, Any]) -> ImageSeries | None:
+    """``entry`` of a search, None where its UIDs are none."""
+    header = Dataset.from_json(entry)
+    series_uid, study_uid = str(header.get("SeriesInstanceUID", "")), str(header.get("StudyInstanceUID", ""))
+    if not (is_uid(series_uid) and is_uid(study_uid)):
+        logger.warning("A series without proper UIDs is left out: %r", series_uid[:80])
+        return None
+    return ImageSeries(
+        series_uid,
+        study_uid,
+        modality=str(header.get("Modality") or ""),
+        n_instances=int(header.get("NumberOfSeriesRelatedInstances") or 0),
+        description=str(header.get("SeriesDescription") or ""),
+        patient_id=str(header.get("PatientID") or ""),
+        study_date=str(header.get("StudyDate") or ""),
+    )
+
+
+def digits(value: Any) -> str:
+    """Of a date or a time, which then sort as text."""
+    return re.sub(r"\D", "", str(value or ""))

@@ -1,0 +1,394 @@
+"""The studies on a DICOMweb server, as a datastore: images are its series, final labels are DICOM SEGs on it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import DataModel, ImageLabelModel
+
+from deepgrow3d_app import PRODUCT, __version__
+from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
+from deepgrow3d_app.serving.click_log import ClickLog
+from deepgrow3d_app.serving.datastore import LABEL_EXTENSION, StudiesDatastore
+from deepgrow3d_app.serving.dicomweb.final_label import (
+    FIRST_SERIES_NUMBER,
+    FinalLabel,
+    LabelToStore,
+    description,
+    info_of,
+    segments_of,
+)
+from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, Pacs, StoredSegmentation, referenced_series
+from deepgrow3d_app.serving.dicomweb.series_folder import SeriesFolder
+from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.volume.atomic_file import replace_file
+from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.dicom_seg.decode import decode_seg
+from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
+from deepgrow3d_app.volume.dicom_seg.segment import Origin, SegIdentity, Segment, named_segments
+from deepgrow3d_app.volume.files import encode_mask, encode_volume
+from deepgrow3d_app.volume.volume import Mask
+
+logger = logging.getLogger(__name__)
+
+FINAL = "final"
+SERIES_FOLDER = "series"
+AWAY_S = 15.0
+"""How long a server that did not answer is left alone by what only wants to know whether anything is new."""
+
+
+class DicomWebStudies(StudiesDatastore):
+    """The series of a DICOMweb server; safe to share between threads.
+
+    The index, fetched series and labels lie in a folder of this machine, so that clicks on what was fetched, and the
+    start, need no server. Its list is brought up to date when somebody asks for it.
+
+    Args:
+        folder: where index, series and labels are kept.
+        pacs: the server.
+        volumes: where decoded images are kept.
+        log: how masks were made.
+        max_bytes: bound on the fetched series.
+        refresh_s: how old the list may be.
+        removes_superseded: whether an earlier final label of ours is removed from the server.
+
+    Raises:
+        InvalidRequest: the index of the folder is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pacs: Pacs,
+        volumes: VolumeCache,
+        log: ClickLog,
+        *,
+        max_bytes: int,
+        refresh_s: float,
+        removes_superseded: bool,
+    ) -> None:
+        self._pacs = pacs
+        self._series = SeriesFolder(folder / SERIES_FOLDER, pacs, max_bytes)
+        self._exports = folder / "nifti"
+        self._refresh_s = refresh_s
+        self._removes_superseded = removes_superseded
+        self._refreshing = threading.Lock()
+        self._next_refresh = 0.0
+        super().__init__(folder, volumes, log, auto_reload=False, images_dir=SERIES_FOLDER)
+
+    def name(self) -> str:
+        """The server's address."""
+        return self._pacs.address.url
+
+    # Lists
+
+    def refresh(self) -> None:
+        """Bring the index in line with the server.
+
+        Raises:
+            ServerFault: the server does not say what it has; the index stays as it is.
+        """
+        with self._refreshing:
+            self._next_refresh = time.monotonic() + AWAY_S
+            images = self._pacs.images()
+            segmentations = self._pacs.segmentations({image.study_uid for image in images})
+            self._merge(images, segmentations)
+            self._next_refresh = time.monotonic() + self._refresh_s
+
+    def refresh_if_old(self) -> None:
+        """Bring the index in line with the server where that was long ago; a server that is away changes nothing."""
+        if time.monotonic() < self._next_refresh:
+            return
+        try:
+            self.refresh()
+        except ServerFault as fault:
+            logger.warning("The list of studies is that of before. %s", fault)
+
+    def _refresh_aside(self) -> None:
+        if time.monotonic() >= self._next_refresh and not self._refreshing.locked():
+            threading.Thread(target=self.refresh_if_old, name="dicomweb-list", daemon=True).start()
+
+    def _reconcile_datastore(self) -> None:
+        self._init_from_datastore_file()
+        self.refresh_if_old()
+
+    def list_images(self) -> list[str]:
+        """The series that there are."""
+        self.refresh_if_old()
+        images: list[str] = super().list_images()
+        return images
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """The series without a final label."""
+        self.refresh_if_old()
+        images: list[str] = super().get_unlabeled_images(label_tag, labels)
+        return images
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """The series with a final label."""
+        self.refresh_if_old()
+        images: list[str] = super().get_labeled_images(label_tag, labels)
+        return images
+
+    def json(self) -> Any:
+        """The index."""
+        self.refresh_if_old()
+        return super().json()
+
+    def status(self) -> dict[str, Any]:
+        """How many series there are, and how many have a final label."""
+        self.refresh_if_old()
+        status: dict[str, Any] = super().status()
+        return status
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Images and final labels, as files for training; both are fetched where they are not here yet."""
+        return [
+            {"image": str(self.image_download(image)), "label": str(self.label_file(image, FINAL))}
+            for image in self.get_labeled_images()
+        ]
+
+    def _merge(self, images: list[ImageSeries], segmentations: list[StoredSegmentation]) -> None:
+        newest: dict[str, StoredSegmentation] = {}
+        for segmentation in sorted(segmentations, key=lambda one: one.made_at):
+            newest[segmentation.image_series_uid] = segmentation
+        listed = {image.series_uid: image for image in images}
+        with self.editing() as index:
+            for uid in [uid for uid, known in index.objects.items() if uid not in listed and not known.labels]:
+                del index.objects[uid]
+            for uid, image in listed.items():
+                entry = index.objects.setdefault(uid, ImageLabelModel(image=DataModel(info={"ts": int(time.time())})))
+                entry.image.info.update(_info(image))
+                if uid in newest:
+                    _take_over(entry, newest[uid])
+
+    # Images
+
+    def image_file(self, image_id: str) -> Path:
+        """The folder of the series ``image_id``, fetched where it is not here yet.
+
+        Raises:
+            NotFound: there is no such series.
+            ServerFault: it cannot be fetched.
+        """
+        self._refresh_aside()  # slices that came late are there for the next click; this one does not wait
+        return self._series.fetched(self._listed(image_id))
+
+    def image_download(self, image_id: str) -> Path:
+        """The series ``image_id`` as one NIfTI file, for viewers and training.
+
+        Raises:
+            NotFound: there is no such series.
+            ServerFault: it cannot be fetched.
+            UnreadableVolume, UnsupportedVolume: it is not one 3-D image.
+        """
+        folder = self.image_file(image_id)
+        file = self._exports / f"{image_id}{LABEL_EXTENSION}"
+        if not file.exists() or file.stat().st_mtime < folder.stat().st_mtime:
+            content = encode_volume(self._volumes.get(folder))
+            self._exports.mkdir(exist_ok=True)
+            replace_file(file, io.BytesIO(content))
+        return file
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known of the series ``image_id``; ``path`` is that of the file that viewers are given."""
+        info: dict[str, Any] = super().get_image_info(image_id)
+        return {**info, "path": str(self._exports / f"{image_id}{LABEL_EXTENSION}")} if info else {}
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Refused: images come from the server."""
+        raise InvalidRequest(f"Images come from the DICOMweb server {self.name()}. Store the series there.")
+
+    def remove_image(self, image_id: str) -> None:
+        """Refused: the server's images are not ours to remove."""
+        self._listed(image_id)
+        raise InvalidRequest(f"Images belong to the DICOMweb server {self.name()}. Remove the series there.")
+
+    def _listed(self, image_id: str) -> ImageSeries:
+        entry = self._datastore.objects.get(image_id)
+        if entry is None:  # it may have come since the list was made
+            self.refresh_if_old()
+            entry = self._datastore.objects.get(image_id)
+        if entry is None:
+            raise NotFound(
+                f"There is no series {shown(image_id)} among the studies of {self.name()}. "
+                "GET /datastore/?output=all lists them; an image's id is its SeriesInstanceUID."
+            )
+        info = entry.image.info
+        return ImageSeries(
+            image_id,
+            info["StudyInstanceUID"],
+            info["Modality"],
+            info["instances"],
+            info["SeriesDescription"],
+            info["PatientID"],
+            info["StudyDate"],
+        )
+
+    # Labels
+
+    def label_file(self, image_id: str, tag: str) -> Path:
+        """The file of the label ``tag`` of the series ``image_id``; a final label is fetched where it is not here yet.
+
+        Raises:
+            NotFound: there is no such label.
+            ServerFault: it cannot be fetched.
+            LabelMismatch, UnreadableVolume, UnsupportedVolume: a segmentation that is no label map of this series.
+        """
+        label = self._datastore.label(image_id, tag)
+        final = FinalLabel.of(label.info) if label is not None else None
+        if final is None or (final.has_file and Path(self.get_label_uri(image_id, tag)).is_file()):
+            return super().label_file(image_id, tag)
+        return self._fetched_label(image_id, tag, final)
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is known of a label: its structures too, which stand in the segmentation."""
+        self.label_file(label_id, label_tag)
+        info: dict[str, Any] = super().get_label_info(label_id, label_tag)
+        return info
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label; a final one from the server as well.
+
+        Raises:
+            InvalidRequest: the server has it and does not remove it, or it is not ours.
+        """
+        label = self._datastore.label(label_id, label_tag)
+        final = FinalLabel.of(label.info) if label is not None else None
+        if final is not None and not (final.is_ours and self._pacs.remove_series(final.study_uid, final.series_uid)):
+            raise InvalidRequest(
+                f"The segmentation {final.series_uid} lies on the DICOMweb server {self.name()}. Remove it there."
+            )
+        path = self.labels_folder / label_tag / f"{label_id}{LABEL_EXTENSION}"
+        with self.editing() as index:
+            entry = index.objects.get(label_id)
+            if entry is None or entry.labels.pop(label_tag, None) is None:
+                raise NotFound(f"The series {shown(label_id)} has no label {shown(label_tag)}.")
+            path.unlink(missing_ok=True)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Store a label; a final one as a DICOM SEG on the server first. See :meth:`StudiesDatastore.save_label`.
+
+        The segmentation that it supersedes is removed from the server where that is ours and the server lets us;
+        otherwise the new one says in its description that it replaces it, and is the newest.
+
+        Raises:
+            ServerFault: the server does not take it; nothing is changed then.
+        """
+        superseded = self._final(image_id)
+        label_id = super().save_label(image_id, label_filename, label_tag, label_info)
+        if str(getattr(label_tag, "value", label_tag)) == FINAL:
+            self._remove(superseded)
+        return label_id
+
+    def label_in(self, content: bytes) -> LabelToStore | None:
+        """The final label that a viewer stores with the DICOM file ``content``, made anew with the UIDs it has.
+
+        ``None`` where it is no segmentation of one of the studies that can be a label map: it is then stored as it is.
+        """
+        referenced = referenced_series(content)
+        if referenced is None or referenced not in self._datastore.objects:
+            return None
+        try:
+            decoded = decode_seg(content, self.image_file(referenced))
+            return self._to_store(referenced, decoded.mask, decoded.segments, decoded.identity)
+        except InvalidInput as error:
+            logger.warning("A segmentation of %s is stored as it came. %s", referenced, error)
+            return None
+
+    def adopt(self, label: LabelToStore) -> None:
+        """Make ``label``, which is on the server now, the final label of its image."""
+        superseded = self._final(label.image_id)
+        volume = self._volumes.get(self.image_file(label.image_id))
+        content = io.BytesIO(encode_mask(label.mask, volume.affine, LABEL_EXTENSION))
+        name = f"{label.image_id}{LABEL_EXTENSION}"
+        info = {**label.final.to_info(), "label_info": info_of(label.segments), "ts": int(time.time()), "name": name}
+        with self.editing() as index:
+            entry = index.objects.get(label.image_id)
+            if entry is None:
+                raise NotFound(f"The series {shown(label.image_id)} is gone from the studies.")
+            entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)
+            replace_file(self.labels_folder / FINAL / name, content)
+        self._remove(superseded)
+
+    def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> dict[str, Any]:
+        if tag != FINAL:
+            return {}
+        label = self._to_store(image_id, mask, segments_of(label_info), None)
+        self._pacs.store(label.content)
+        return {**label.final.to_info(), "label_info": info_of(named_segments(mask, label.segments))}
+
+    def _to_store(
+        self, image_id: str, mask: Mask, segments: Sequence[Segment], identity: SegIdentity | None
+    ) -> LabelToStore:
+        superseded = self._final(image_id)
+        save = 1 if superseded is None else superseded.save + 1
+        content = encode_seg(
+            mask,
+            self.image_file(image_id),
+            segments,
+            Origin(PRODUCT, __version__),
+            description=description(save),
+            series_number=FIRST_SERIES_NUMBER + save,
+            identity=identity,
+        )
+        return LabelToStore(image_id, mask, segments, content, FinalLabel.made(content, save))
+
+    def _final(self, image_id: str) -> FinalLabel | None:
+        """What is known of the final label on the server."""
+        label = self._datastore.label(image_id, FINAL)
+        return FinalLabel.of(label.info) if label is not None else None
+
+    def _remove(self, superseded: FinalLabel | None) -> None:
+        if superseded is None or not (superseded.is_ours and self._removes_superseded):
+            return
+        if not self._pacs.remove_series(superseded.study_uid, superseded.series_uid):
+            logger.warning("The server keeps the superseded segmentation %s", superseded.series_uid)
+
+    def _fetched_label(self, image_id: str, tag: str, final: FinalLabel) -> Path:
+        folder = self.image_file(image_id)
+        volume = self._volumes.get(folder)
+        file = self.labels_folder / tag / f"{image_id}{LABEL_EXTENSION}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        decoded = decode_seg(self._pacs.fetch_one(final.study_uid, final.series_uid), folder)
+        content = io.BytesIO(encode_mask(decoded.mask, volume.affine, LABEL_EXTENSION))
+        with self.editing() as index:
+            label = index.label(image_id, tag)
+            known = FinalLabel.of(label.info) if label is not None else None
+            if label is None or known is None or known.instance_uid != final.instance_uid:
+                raise NotFound(f"The label of {shown(image_id)} was replaced meanwhile. Ask for it again.")
+            replace_file(file, content)
+            label.info.update(final.with_file().to_info())
+            label.info["label_info"] = info_of(decoded.segments)
+        return file
+
+
+def _info(image: ImageSeries) -> dict[str, Any]:
+    """By DICOM's keywords, as MONAI Label's clients know them; ``name`` is what viewers save the image as."""
+    return {
+        "SeriesInstanceUID": image.series_uid,
+        "StudyInstanceUID": image.study_uid,
+        "Modality": image.modality,
+        "SeriesDescription": image.description,
+        "PatientID": image.patient_id,
+        "StudyDate": image.study_date,
+        "instances": image.n_instances,
+        "name": f"{image.series_uid}{LABEL_EXTENSION}",
+    }
+
+
+def _take_over(entry: ImageLabelModel, newest: StoredSegmentation) -> None:
+    """Make ``newest`` the final label of ``entry``, unless it has that, or a later one that is on its way."""
+    label = entry.labels.get(FINAL)
+    known = FinalLabel.of(label.info) if label is not None else None
+    if known is not None and (known.instance_uid == newest.instance_uid or known.made_at > newest.made_at):
+        return
+    found = FinalLabel.found(newest)
+    info = {**found.to_info(), "ts": int(time.time()), "name": f"{newest.image_series_uid}{LABEL_EXTENSION}"}
+    entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)

@@ -1,0 +1,40 @@
+// What OHIF reads before it starts. The server puts the path below which it answers in the place of the braces.
+window.config = {
+  routerBasename: '{{ROOT}}/ohif/',
+  showStudyList: true,
+  extensions: [],
+  modes: [],
+  showWarningMessageForCrossOrigin: true,
+  showCPUFallbackMessage: true,
+  showLoadingIndicator: true,
+  strictZSpacingForVolumeViewport: true,
+  useSharedArrayBuffer: 'FALSE',
+  defaultDataSourceName: 'dicomweb',
+  dataSources: [
+    {
+      namespace: '@ohif/extension-default.dataSourcesModule.dicomweb',
+      sourceName: 'dicomweb',
+      configuration: {
+        friendlyName: 'Studies of this DeepGrow 3D server',
+        name: 'deepgrow3d',
+        qidoRoot: '{{ROOT}}/proxy/dicom/qido',
+        wadoRoot: '{{ROOT}}/proxy/dicom/wado',
+        wadoUriRoot: '{{ROOT}}/proxy/dicom/wado',
+        qidoSupportsIncludeField: true,
+        supportsReject: false,
+        supportsFuzzyMatching: true,
+        supportsWildcard: true,
+        dicomUploadEnabled: true,
+        imageRendering: 'wadors',
+        thumbnailRendering: 'wadors',
+        enableStudyLazyLoad: false,
+        bulkDataURI: { enabled: true },
+      },
+    },
+  ],
+};
+
+// The MONAI Label panel proposes port 8000 of this host, wherever the page came from: propose this server.
+if (!/(^|; ?)MONAILABEL_SERVER_URL=/.test(document.cookie)) {
+  document.cookie = 'MONAILABEL_SERVER_URL=' + escape(location.origin + '{{ROOT}}/');
+}

@@ -1,0 +1,84 @@
+"""``/ohif``: the viewer that MONAI Label's package carries, set up for this server."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from functools import cache
+from pathlib import Path
+
+import monailabel.endpoints
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from monailabel.config import settings
+
+from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.serving.access import USER
+
+router = APIRouter(prefix="/ohif", tags=["OHIF"], include_in_schema=False)
+
+BUILT = Path(monailabel.endpoints.__file__).parent / "static" / "ohif"
+PAGE = "index.html"
+OURS = Path(__file__).parents[1] / "ohif_page"
+SAVING = '<script defer src="{root}/ohif/deepgrow3d/saving.js"></script></head>'
+HASHED = (".bundle.", ".wasm")
+"""Parts of names that change with the content."""
+POLICY = "; ".join(
+    (
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:",  # its styles ask a server of fonts otherwise
+        "connect-src * blob: data:",  # the panel may be pointed at another server
+        "frame-ancestors 'self'",
+    )
+)
+_ELSEWHERE = re.compile(r'<link [^>]*href="https?://[^>]*>')
+
+
+@router.get("", dependencies=USER)
+def without_slash() -> RedirectResponse:
+    """OHIF's router knows its pages by paths below ``/ohif/``."""
+    return RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/ohif/")
+
+
+@router.get("/app-config.js", dependencies=USER)
+def set_up() -> Response:
+    """OHIF's settings: the studies behind this server, and this server as the one that answers clicks."""
+    content = (OURS / "set_up.js").read_text(encoding="utf-8").replace("{{ROOT}}", settings.MONAI_LABEL_API_STR)
+    return Response(content, media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+
+@router.get("/deepgrow3d/saving.js", dependencies=USER)
+def saving() -> FileResponse:
+    """Two buttons that the MONAI Label panel lacks."""
+    return FileResponse(OURS / "saving.js", media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+
+@router.get("/{path:path}", dependencies=USER, response_model=None)
+def viewer(path: str) -> Response:
+    """A file of the viewer; its page for everything else, whose script knows the rest."""
+    if not (BUILT / PAGE).is_file():
+        raise NotFound("This installation of MONAI Label has no OHIF in it. Install the package from PyPI.")
+    name = path if path in _files() else PAGE
+    if name == PAGE and Path(path).suffix in (".js", ".css", ".wasm", ".map"):
+        raise NotFound(f"There is no file '{path[:80]}' in OHIF.")
+    if name == PAGE:
+        headers = {"cache-control": "no-cache", "content-security-policy": POLICY}
+        return Response(_page(), media_type="text/html", headers=headers)
+    headers = {"cache-control": "public, max-age=31536000, immutable" if _is_hashed(name) else "no-cache"}
+    return FileResponse(BUILT / name, media_type=mimetypes.guess_type(name)[0], headers=headers)
+
+
+@cache
+def _files() -> frozenset[str]:
+    """All files of the viewer, by their paths below it: what is not listed is not sent."""
+    return frozenset(file.relative_to(BUILT).as_posix() for file in BUILT.rglob("*") if file.is_file())
+
+
+@cache
+def _page() -> str:
+    """The viewer's page with our script, and without its links to a server of fonts."""
+    page = _ELSEWHERE.sub("", (BUILT / PAGE).read_text(encoding="utf-8"))
+    return page.replace("</head>", SAVING.format(root=settings.MONAI_LABEL_API_STR), 1)
+
+
+def _is_hashed(name: str) -> bool:
+    return any(part in name for part in HASHED)

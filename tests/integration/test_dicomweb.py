@@ -1,0 +1,311 @@
+"""Studies on a DICOMweb server: a real Orthanc, the real server before it."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import requests
+from pydicom.uid import RLELossless
+
+from deepgrow3d_app import __version__
+from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
+from deepgrow3d_app.serving.dicomweb.orthanc import running_orthanc, store_files
+from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
+from deepgrow3d_app.volume.files import read_volume
+from deepgrow3d_app.volume.volume import Volume
+from tests.integration.conftest import ROOT, Launcher, Phantom, Server, free_port, voxels_of
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        shutil.which("Orthanc") is None and not os.environ.get("CI"),
+        reason="Orthanc is not installed (Debian: apt install orthanc orthanc-dicomweb)",
+    ),
+]
+
+NAMES = {1: "spleen", 2: "left kidney", 3: "my lesion", 4: "liver"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """A series on the server.
+
+    Attributes:
+        uid: its SeriesInstanceUID, which is the image's id.
+        volume: on the grid of the series.
+        tissue: bool (i, j, k), the ellipsoid.
+        label: uint8 (i, j, k), values 0 to 4 without any symmetry.
+    """
+
+    uid: str
+    volume: Volume
+    tissue: npt.NDArray[np.bool_]
+    label: npt.NDArray[np.uint8]
+
+    @property
+    def centre(self) -> list[int]:
+        """A voxel inside the ellipsoid."""
+        return [round(float(indices.mean())) for indices in np.nonzero(self.tissue)]
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Mapping[str, tuple[Series, list[Path]]]:
+    """Of the phantom: ``oblique`` as it lies, ``axial``, ``reversed``, whose files count from the head, and more."""
+    folder = tmp_path_factory.mktemp("series")
+    oblique = read_volume(phantom.file)
+    axial = Volume(oblique.array, np.diag([-3.0, -2.5, 5.0, 1.0]))
+    made = {}
+    for name in ("oblique", "axial", "reversed", "rle", "saved thrice", "kept", "stored by a viewer"):
+        volume = oblique if name in ("oblique", "kept") else axial
+        files = write_dicom_series(volume, folder / name, Examination(name, f"Phantom^{name}", "phantoms", name))
+        for number, file in enumerate(reversed(files), start=1):
+            header = pydicom.dcmread(file)
+            if name == "reversed":
+                header.InstanceNumber = number
+                header.save_as(folder / name / f"r{number:03d}.dcm")
+                file.unlink()
+            if name == "rle":
+                header.compress(RLELossless, generate_instance_uid=False)
+                header.save_as(file)
+        written = read_volume(folder / name)
+        label = np.zeros(written.shape, np.uint8)
+        for index in np.ndindex(*phantom.label.shape):  # by its place in the world, on whatever axes
+            place = np.linalg.inv(written.affine) @ volume.affine @ (*index, 1)
+            label[tuple(place[:3].round().astype(int))] = phantom.label[index]
+        tissue = written.array * written.slope + written.intercept > 10
+        files = sorted((folder / name).iterdir())
+        uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+        made[name] = (Series(uid, written, tissue, label), files)
+    return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hospital:
+    """Orthanc, and the server before it."""
+
+    address: DicomWebAddress
+    server: Server
+
+    def segmentations(self, series_uid: str) -> list[pydicom.Dataset]:
+        """All that Orthanc has of segmentations of one series, as files."""
+        root = self.address.url.rpartition("/")[0]
+        found: list[pydicom.Dataset] = []
+        for instance in requests.get(f"{root}/instances", timeout=60).json():
+            header = pydicom.dcmread(io.BytesIO(requests.get(f"{root}/instances/{instance}/file", timeout=60).content))
+            if header.Modality == "SEG" and header.ReferencedSeriesSequence[0].SeriesInstanceUID == series_uid:
+                found.append(header)
+        return found
+
+    def status(self) -> tuple[int, int]:
+        """(studies, those with a final label)."""
+        status = self.server.json("/info/")["datastore"]
+        return status["total"], status["completed"]
+
+    def final_label(self, series_uid: str) -> npt.NDArray[np.uint8]:
+        """The final label, as viewers get it."""
+        answer = self.server.request("GET", "/datastore/label", params={"label": series_uid, "tag": "final"})
+        assert answer.ok, answer.text
+        return voxels_of(answer.content)
+
+    def names(self, series_uid: str) -> dict[int, str]:
+        """The final label's structures."""
+        query = {"label": series_uid, "tag": "final"}
+        info = self.server.request("GET", "/datastore/label/info", params=query).json()
+        return {entry["idx"]: entry["name"] for entry in info["label_info"]}
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, launcher: Launcher, series: Mapping[str, tuple[Series, list[Path]]]) -> Iterator[Hospital]:
+    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
+        store_files(address, [file for _, files in series.values() for file in files])
+        yield Hospital(address, serve(launcher, address))
+
+
+def serve(launcher: Launcher, address: DicomWebAddress, *options: str) -> Server:
+    return launcher.start_command(launcher.folder, "serve", "--studies", address.url, *options)
+
+
+def test_series_are_images(hospital: Hospital, series: Any) -> None:
+    server = hospital.server
+    images = server.json("/datastore/?output=all")["objects"]
+    assert set(images) == {one.uid for one, _ in series.values()}
+    for name, (one, files) in series.items():
+        info = images[one.uid]["image"]["info"]
+        assert (info["SeriesDescription"], info["Modality"], info["instances"]) == (name, "CT", len(files))
+        image = server.request("GET", "/datastore/image", params={"image": one.uid})
+        assert image.ok
+        (Path(server.folder) / "image.nii.gz").write_bytes(image.content)
+        sent = read_volume(Path(server.folder) / "image.nii.gz")
+        np.testing.assert_array_equal(sent.array, one.volume.array)
+        np.testing.assert_allclose(sent.affine, one.volume.affine, atol=1e-4)
+    assert hospital.status()[0] == len(series)
+    sample = server.request("POST", "/activelearning/first").json()
+    assert sample["id"] in images
+    assert sample["StudyInstanceUID"]
+
+
+@pytest.mark.parametrize("name", ["oblique", "axial", "reversed", "rle"])
+def test_a_click_lies_in_its_mask(hospital: Hospital, series: Any, name: str) -> None:
+    one, _ = series[name]
+    clicks = {"foreground": [one.centre], "background": [], "result_extension": ".nrrd"}
+    answer = hospital.server.infer(clicks, image=one.uid, output="image")
+    assert answer.ok, answer.text
+    file = io.BytesIO(answer.content)
+    header = nrrd.read_header(file)
+    mask = nrrd.read_data(header, file)
+    lps_to_ras = np.diag([-1.0, -1.0, 1.0])
+    np.testing.assert_allclose(lps_to_ras @ header["space directions"].T, one.volume.affine[:3, :3], atol=1e-4)
+    np.testing.assert_allclose(lps_to_ras @ header["space origin"], one.volume.affine[:3, 3], atol=1e-4)
+    assert mask[tuple(one.centre)] == 1
+
+
+@pytest.mark.parametrize("name", ["oblique", "axial", "reversed"])
+def test_a_saved_label_comes_back_exactly(hospital: Hospital, series: Any, name: str) -> None:
+    one, files = series[name]
+    raw = one.label.tobytes(order="F")
+    total, completed = hospital.status()
+    assert hospital.server.save_label(one.uid, "label.bin", raw, names=NAMES).ok
+    assert hospital.status() == (total, completed + 1)
+    np.testing.assert_array_equal(hospital.final_label(one.uid), one.label)
+    assert hospital.names(one.uid) == NAMES
+    (seg,) = hospital.segmentations(one.uid)
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == list(NAMES.values())
+    codes = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in seg.SegmentSequence]
+    assert (codes[0].CodeValue, codes[0].CodingSchemeDesignator) == ("78961009", "SCT")
+    assert {segment.SegmentAlgorithmType for segment in seg.SegmentSequence} == {"SEMIAUTOMATIC"}
+    assert __version__ in str(seg)
+    sources = {str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in files}
+    referenced = {
+        str(item.ReferencedSOPInstanceUID) for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    }
+    assert referenced
+    assert referenced <= sources
+
+
+def test_a_second_save_supersedes_the_first(hospital: Hospital, series: Any) -> None:
+    one, _ = series["saved thrice"]
+    total, completed = hospital.status()
+    for value in (1, 2, 3):
+        label = np.where(one.tissue, value, 0).astype(np.uint8)
+        assert hospital.server.save_label(one.uid, "label.bin", label.tobytes(order="F"), names=NAMES).ok
+        np.testing.assert_array_equal(hospital.final_label(one.uid), label)
+        assert hospital.status() == (total, completed + 1)
+    (seg,) = hospital.segmentations(one.uid)
+    assert seg.SeriesDescription == "DeepGrow 3D final, save 3 (replaces 2)"
+
+
+def test_a_label_outlives_the_server_and_its_folder(hospital: Hospital, series: Any, launcher: Launcher) -> None:
+    one, _ = series["kept"]
+    assert hospital.server.save_label(one.uid, "label.bin", one.label.tobytes(order="F"), names=NAMES).ok
+    again = Hospital(hospital.address, serve(launcher, hospital.address))  # with an empty folder
+    assert again.status() == hospital.status()
+    np.testing.assert_array_equal(again.final_label(one.uid), one.label)
+    assert again.names(one.uid) == NAMES
+    other = np.where(one.tissue, 2, 0).astype(np.uint8)
+    assert again.server.save_label(one.uid, "label.bin", other.tobytes(order="F"), names=NAMES).ok
+    (seg,) = again.segmentations(one.uid)
+    assert seg.SeriesDescription == "DeepGrow 3D final, save 2 (replaces 1)"
+    time.sleep(2.5)  # as old as the first server's list may be
+    np.testing.assert_array_equal(hospital.final_label(one.uid) > 0, other > 0)
+
+
+def test_what_a_viewer_stores_becomes_the_final_label(hospital: Hospital, series: Any) -> None:
+    """OHIF exports its segmentations through the proxy, as DICOM SEGs of its own making."""
+    one, _ = series["stored by a viewer"]
+    total, completed = hospital.status()
+    clicks = {"foreground": [one.centre], "background": [], "label": "liver"}
+    seg = hospital.server.infer(clicks, image=one.uid, output="dicom_seg")
+    assert seg.ok, seg.text
+    assert seg.headers["content-type"] == "application/dicom"
+    sent = pydicom.dcmread(io.BytesIO(seg.content))
+    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + seg.content + b"\r\n--x--\r\n"
+    stored = hospital.server.request(
+        "POST",
+        "/proxy/dicom/wado/studies",
+        data=body,
+        headers={"content-type": 'multipart/related; type="application/dicom"; boundary=x'},
+    )
+    assert stored.ok, stored.text
+    assert hospital.status() == (total, completed + 1)
+    (found,) = hospital.segmentations(one.uid)
+    assert (found.SOPInstanceUID, found.SeriesInstanceUID) == (sent.SOPInstanceUID, sent.SeriesInstanceUID)
+    assert hospital.names(one.uid) == {1: "liver"}
+    mask = hospital.server.mask(one.uid, [one.centre], label="liver")
+    np.testing.assert_array_equal(hospital.final_label(one.uid), mask)
+
+
+def test_clicks_need_no_orthanc_once_a_series_is_here(tmp_path: Path, launcher: Launcher, series: Any) -> None:
+    one, files = series["axial"]
+    other, other_files = series["oblique"]
+    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
+        store_files(address, [*files, *other_files])
+        server = serve(launcher, address)
+        before = server.mask(one.uid, [one.centre])
+        server.stop()
+    server = serve(launcher, address)  # starts without it
+    np.testing.assert_array_equal(server.mask(one.uid, [one.centre]), before)
+    assert server.json("/info/")["datastore"]["total"] == 2
+    for answer in (
+        server.infer({"foreground": [other.centre], "background": []}, image=other.uid),
+        server.save_label(one.uid, "label.bin", one.label.tobytes(order="F"), names=NAMES),
+        server.request("GET", "/proxy/dicom/qido/studies"),
+    ):
+        assert answer.status_code == 502
+        assert address.url in answer.json()["detail"]
+    assert server.json("/info/")["datastore"]["completed"] == 0
+
+
+def test_series_that_are_no_volume_are_refused_with_a_reason(tmp_path: Path, launcher: Launcher, series: Any) -> None:
+    one, files = series["axial"]
+    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
+        store_files(address, [file for number, file in enumerate(files) if number != 5])
+        server = serve(launcher, address)
+        answer = server.infer({"foreground": [one.centre], "background": []}, image=one.uid)
+        assert answer.status_code == 400
+        assert "apart" in answer.json()["detail"]
+        store_files(address, [files[5]])  # the slice that was late
+        time.sleep(2.5)  # as old as the list may be
+        server.infer({"foreground": [one.centre], "background": []}, image=one.uid)
+        time.sleep(1)
+        server.mask(one.uid, [one.centre])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/proxy/dicom/qido/studies", 200),
+        ("/proxy/dicom/qido/..%2f..%2fsystem", 400),
+        ("/proxy/dicom/wado/studies/1.2.3/metadata", 404),
+        ("/proxy/dicom/elsewhere/studies", 422),
+    ],
+)
+def test_the_proxy_leads_to_the_studies_only(hospital: Hospital, path: str, status: int) -> None:
+    assert hospital.server.request("GET", path).status_code == status
+
+
+def test_jpeg_2000_as_scanners_send_it(tmp_path: Path, launcher: Launcher) -> None:
+    files: Sequence[Path] = sorted((ROOT / "sample-data" / "dicom-slab").glob("*.dcm"))
+    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
+        store_files(address, files)
+        server = serve(launcher, address)
+        image = server.request("GET", "/datastore/image", params={"image": uid})
+        (tmp_path / "slab.nii.gz").write_bytes(image.content)
+        sent = nib.Nifti1Image.from_filename(tmp_path / "slab.nii.gz")
+        np.testing.assert_array_equal(np.asarray(sent.dataobj), read_volume(files[0].parent).array)
+        mask = server.mask(uid, [[330, 230, 10]])
+        assert mask.shape == (512, 512, 20)
+        assert mask[330, 230, 10] == 1
