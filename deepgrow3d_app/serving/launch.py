@@ -109,8 +109,8 @@ def _welcome(served: DeepGrow3DApp, host: str, port: int) -> str:
     return f"""
 DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
 
-  what is served   {address}/info/{ohif}
-  API              {address}/openapi.json (to try out, with internet: {address}/)
+  to try it        {address}/{ohif}
+  API              {address}/docs
   3D Slicer        module "MONAI Label", server address {address}
   a click          curl -X POST '{address}/infer/{MODEL_NAME}?image={image}&output=image' -o mask.nii.gz \\
                      -F 'params={{"foreground": [{voxel}], "background": [], "result_extension": ".nii.gz"}}'

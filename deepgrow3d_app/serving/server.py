@@ -25,7 +25,18 @@ from deepgrow3d_app.serving.click_queue import ClickQueue
 from deepgrow3d_app.serving.dicomweb.proxy import DicomWebProxy
 from deepgrow3d_app.serving.faults import answer_faults
 from deepgrow3d_app.serving.metrics import Metrics
-from deepgrow3d_app.serving.routes import activelearning, datastore, infer, info, model, ohif, proxy, session, train
+from deepgrow3d_app.serving.routes import (
+    activelearning,
+    datastore,
+    infer,
+    info,
+    model,
+    ohif,
+    pages,
+    proxy,
+    session,
+    train,
+)
 from deepgrow3d_app.serving.routes import metrics as metrics_route
 from deepgrow3d_app.serving.upload_limit import UploadLimit
 from deepgrow3d_app.serving.workers import Workers
@@ -42,8 +53,8 @@ def build(served: DeepGrow3DApp) -> FastAPI:
         title="DeepGrow 3D",
         version=__version__,
         description="Click-driven 3-D segmentation for MONAI Label viewers. Not for diagnostic use.",
-        docs_url="/",
-        redoc_url="/docs",
+        docs_url=None,  # FastAPI's page loads its scripts from the internet; routes.pages has one that does not
+        redoc_url=None,
         lifespan=_lifespan,
     )
     api.state.served = served
@@ -59,7 +70,7 @@ def build(served: DeepGrow3DApp) -> FastAPI:
         from monailabel.endpoints import login
 
         api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
-    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route, proxy, ohif):
+    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route, proxy, ohif, pages):
         api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
     answer_faults(api)
     api.add_middleware(UploadLimit, max_bytes=served.serving.upload_bytes)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.integration.conftest import Launcher, Server, reference
+from tests.integration.conftest import Launcher, Server, phantom, reference
 
-__all__ = ["reference"]
+__all__ = ["phantom", "reference"]
 
 WITHOUT_A_GPU = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 

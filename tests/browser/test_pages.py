@@ -1,0 +1,181 @@
+"""From `/` to a painted spleen, and what else the pages are for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+from scipy import ndimage
+
+from tests.browser.pages import TryIt
+from tests.integration.conftest import ROOT, Launcher, Phantom, Reference, Server, nifti, voxels_of
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+ORIENTATIONS = {"RAS": (1, 1, 1), "LPS": (-1, -1, 1), "LAS": (-1, 1, 1)}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterator[Server]:
+    """The sample CT, and a phantom in several orientations."""
+    folder = tmp_path_factory.mktemp("pages") / "files"
+    studies = folder / "studies"
+    shutil.copytree(ROOT / "sample-data" / "studies", studies)
+    shutil.copy(phantom.file, studies / "oblique.nii.gz")
+    voxels = voxels_of(phantom.file.read_bytes())
+    for name, signs in ORIENTATIONS.items():
+        (studies / f"{name}.nii.gz").write_bytes(nifti(voxels, np.diag([*np.multiply(signs, (3.0, 2.5, 5.0)), 1.0])))
+    launcher = Launcher(folder)
+    try:
+        yield launcher.serve(studies)
+    finally:
+        launcher.end_all()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A laptop's screen, and no history."""
+    context = chromium.new_context(viewport={"width": 1366, "height": 768})
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def tried(page: Page, server: Server) -> Iterator[TryIt]:
+    viewer = TryIt(page, server.url)
+    viewer.start()
+    yield viewer
+    assert viewer.elsewhere == []
+
+
+def test_from_the_start_page_to_a_saved_spleen(
+    tried: TryIt, server: Server, reference: Reference, pictures: Path
+) -> None:
+    started = time.monotonic()
+    tried.open("ct-trunk")
+    spleen, liver = reference.structure("spleen"), reference.structure("liver")
+    inside = deepest(spleen)
+    assert tried.click_voxel(inside).startswith("spleen: 1 click, ")
+    first = tried.painted()
+    assert first[inside] == 1
+    assert dice(first == 1, spleen) > 0.7
+    tried.page.screenshot(path=pictures / "try-it.png")
+    (pictures / "painted.json").write_text(json.dumps({"seconds": round(time.monotonic() - started, 1)}))
+
+    # A right click takes its voxel away; undo brings back what was there, exactly.
+    unwanted = voxel_of(first == 1, inside[2])
+    assert tried.click_voxel(unwanted, button="right").startswith("spleen: 2 clicks, ")
+    assert tried.painted()[unwanted] == 0
+    tried.press("Undo")
+    np.testing.assert_array_equal(tried.painted(), first)
+
+    # Another structure leaves the first one.
+    tried.choose("liver")
+    tried.click_voxel(deepest(liver))
+    both = tried.painted()
+    np.testing.assert_array_equal(both == 1, first == 1)
+    assert dice(both == 6, liver) > 0.5
+
+    # What is saved is what is shown, and is there again after a reload.
+    assert tried.press("Save") == "Saved: spleen, liver."
+    answer = server.request("GET", "/datastore/label", params={"label": "ct-trunk", "tag": "final"})
+    np.testing.assert_array_equal(voxels_of(answer.content), both)
+    tried.page.reload()
+    tried.open("ct-trunk")
+    np.testing.assert_array_equal(tried.painted(), both)
+    assert tried.page.get_by_label("Study").locator("option:checked").inner_text() == "✓ ct-trunk"
+
+
+@pytest.mark.parametrize("study", ["oblique", *ORIENTATIONS])
+def test_a_click_is_the_voxel_that_is_pointed_at(tried: TryIt, phantom: Phantom, study: str) -> None:
+    tried.open(study)
+    inside = (phantom.centre[0], phantom.centre[1], phantom.centre[2])
+    with tried.page.expect_request(lambda request: "/infer/" in request.url) as asked:
+        tried.click_voxel(inside)
+    body = asked.value.post_data or ""
+    assert f'"foreground":[{json.dumps(list(inside)).replace(" ", "")}]' in body
+    assert dice(tried.painted() == 1, phantom.tissue) > 0.5
+    # What is drawn over the image lies where the image has its tissue.
+    shown = np.array(tried.page.evaluate("() => Array.from(deepgrow3d.viewer.niivue.drawBitmap)"), np.uint8)
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(tried.painted(), affine_of(study, phantom)))
+    drawn = shown.reshape(canonical.shape, order="F")
+    np.testing.assert_array_equal(drawn == 1, (np.asarray(canonical.dataobj) == 1) & (drawn < 254))
+
+
+def test_a_first_click_has_to_be_inside(tried: TryIt) -> None:
+    tried.open("LPS")
+    place = tried.page.evaluate("index => deepgrow3d.viewer.show(index)", [15, 18, 11])
+    tried.page.mouse.click(place["x"], place["y"], button="right")
+    assert tried.wait() == "First click inside the spleen."
+
+
+def test_own_structures_and_clearing(tried: TryIt, phantom: Phantom) -> None:
+    tried.open("RAS")
+    tried.page.get_by_label("Name").fill("my lesion")
+    tried.page.get_by_role("button", name="Add").click()
+    assert tried.click_voxel((phantom.centre[0], phantom.centre[1], phantom.centre[2])).startswith("my lesion: ")
+    assert tried.painted().max() == 14
+    tried.press("Clear")
+    assert tried.painted().max() == 0
+    tried.press("Undo")
+    assert tried.painted().max() == 14
+
+
+def test_the_start_page_tells_the_state(page: Page, server: Server, pictures: Path) -> None:
+    page.goto(server.url)
+    expect(page.get_by_text("done,")).to_contain_text("left")
+    expect(page.get_by_text("Dice on ct-trunk")).to_be_visible()
+    expect(page.get_by_text("No training is running.")).to_be_visible()
+    page.screenshot(path=pictures / "start-page.png")
+
+
+def test_a_running_training_has_a_curve(page: Page, server: Server) -> None:
+    state = server.json("/status")
+    state["training"] = {"is_running": True, "step": 30, "total_steps": 100, "dice": [[10, 0.5], [20, 0.7], [30, 0.75]]}
+
+    def answer(route: Route) -> None:
+        route.fulfill(json=state)
+
+    page.route("**/status", answer)
+    page.goto(server.url)
+    expect(page.get_by_text("Running: step 30 of 100")).to_be_visible()
+    expect(page.get_by_role("img", name="Validation Dice by step")).to_contain_text("0.75")
+
+
+def test_the_api_can_be_read_without_a_network(page: Page, server: Server) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{server.url}/docs")
+    expect(page.get_by_text("/infer/{model}")).to_be_visible()
+    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
+
+
+def deepest(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int]:
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+    i, j, k = (int(place) for place in np.unravel_index(depth.argmax(), depth.shape))
+    return i, j, k
+
+
+def voxel_of(mask: npt.NDArray[np.bool_], k: int) -> tuple[int, int, int]:
+    """One of the slice ``k``, at the edge of ``mask``."""
+    i, j = np.argwhere(mask[:, :, k])[0].tolist()
+    return i, j, k
+
+
+def dice(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def affine_of(study: str, phantom: Phantom) -> npt.NDArray[np.float64]:
+    if study == "oblique":
+        return phantom.affine
+    return np.diag([*np.multiply(ORIENTATIONS[study], (3.0, 2.5, 5.0)), 1.0])

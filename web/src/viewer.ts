@@ -1,0 +1,184 @@
+// Three orthogonal slices, drawn by NiiVue; what is painted over them, and where they are clicked.
+import { Niivue, SLICE_TYPE } from '@niivue/niivue';
+import type { Index } from './api';
+import { type Affine, indexAt, reordered } from './grid';
+import type { Click, Colour, Structure } from './structures';
+
+const TRUE_MM = true; // NiiVue turns oblique images upright otherwise, millimetres and all
+const DRAG_PX = 4; // a press that moves further is no click
+const INSIDE = 254; // values of the dots, above those of all structures
+const OUTSIDE = 255;
+const DOT_COLOURS: [number, Colour][] = [[INSIDE, [80, 255, 80]], [OUTSIDE, [255, 60, 60]]];
+
+export class Viewer {
+  private readonly niivue: Niivue;
+  shape: Index = [0, 0, 0];
+  private affine: Affine = [];
+  private axes: number[] = [1, 2, 3];
+  private pressed: { x: number; y: number; low: number; high: number } | null = null;
+
+  constructor(
+    private readonly canvas: HTMLCanvasElement,
+    private readonly onClick: (click: Click) => void,
+  ) {
+    this.niivue = new Niivue({
+      dragAndDropEnabled: false,
+      isColorbar: false,
+      show3Dcrosshair: false,
+      crosshairWidth: 0.35,
+      crosshairGap: 6,
+      crosshairColor: [0.3, 0.75, 1, 0.6],
+      backColor: [0.04, 0.05, 0.08, 1],
+      fontColor: [0.6, 0.75, 0.95, 1],
+      fontMinPx: 18,
+      isRadiologicalConvention: true,
+      logLevel: 'error',
+    } as object);
+  }
+
+  async start(): Promise<void> {
+    await this.niivue.attachToCanvas(this.canvas);
+    this.niivue.setCustomLayout([
+      { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.64, 1] },
+      { sliceType: SLICE_TYPE.CORONAL, position: [0.645, 0, 0.355, 0.497] },
+      { sliceType: SLICE_TYPE.SAGITTAL, position: [0.645, 0.503, 0.355, 0.497] },
+    ]);
+    this.listen();
+  }
+
+  async open(url: string, name: string): Promise<void> {
+    await this.niivue.loadVolumes([{ url, name }]);
+    const volume = this.niivue.volumes[0];
+    this.shape = volume.hdr!.dims.slice(1, 4) as Index;
+    this.affine = volume.hdr!.affine;
+    this.axes = volume.permRAS!;
+    this.niivue.createEmptyDrawing();
+  }
+
+  /** [low, high] of what is black and what is white. */
+  get contrast(): [number, number] {
+    const volume = this.niivue.volumes[0];
+    return [volume.cal_min!, volume.cal_max!];
+  }
+
+  set contrast([low, high]: [number, number]) {
+    const volume = this.niivue.volumes[0];
+    volume.cal_min = low;
+    volume.cal_max = high;
+    this.niivue.updateGLVolume();
+  }
+
+  /** Whether values are Hounsfield units: only a CT has air so far below zero. */
+  get isCt(): boolean {
+    return this.niivue.volumes[0].global_min! < -500;
+  }
+
+  /** The range that the image itself suggests. */
+  get ownContrast(): [number, number] {
+    const volume = this.niivue.volumes[0];
+    return [volume.robust_min!, volume.robust_max!];
+  }
+
+  paint(map: Uint8Array, structures: Structure[], current: Structure | null, opacity: number): void {
+    const painted = map.slice();
+    for (const { index, isPositive } of current?.clicks ?? []) this.dot(painted, index, isPositive ? INSIDE : OUTSIDE);
+    this.niivue.drawBitmap!.set(reordered(painted, this.shape, this.axes));
+    const table: (readonly [number, Colour])[] = [
+      ...structures.map(structure => [structure.value, structure.colour] as const),
+      ...DOT_COLOURS,
+    ];
+    const of = (channel: number) => [0, ...table.map(([, colour]) => colour[channel])];
+    this.niivue.setDrawColormap({
+      R: of(0),
+      G: of(1),
+      B: of(2),
+      A: [0, ...table.map(() => 255)],
+      I: [0, ...table.map(([value]) => value)],
+      labels: ['', ...table.map(([value]) => String(value))],
+    } as never);
+    this.niivue.setDrawOpacity(opacity);
+    this.niivue.refreshDrawing(true);
+  }
+
+  /** Turn the slices to a voxel, and return where it is on the page. */
+  show(index: Index): { x: number; y: number } {
+    const mm = [0, 1, 2].map(
+      row => this.affine[row][3] + index.reduce((sum, place, column) => sum + this.affine[row][column] * place, 0),
+    );
+    this.niivue.scene.crosshairPos = this.niivue.mm2frac(mm as never, 0, TRUE_MM);
+    this.niivue.drawScene();
+    const box = this.canvas.getBoundingClientRect();
+    const scale = this.niivue.uiData.dpr ?? 1;
+    for (let x = 2; x < box.width; x += 2)
+      for (let y = 2; y < box.height; y += 2) {
+        const tile = this.niivue.screenSlices.find(
+          one =>
+            one.axCorSag === 0 &&
+            x * scale >= one.leftTopWidthHeight[0] &&
+            x * scale < one.leftTopWidthHeight[0] + one.leftTopWidthHeight[2] &&
+            y * scale >= one.leftTopWidthHeight[1] &&
+            y * scale < one.leftTopWidthHeight[1] + one.leftTopWidthHeight[3],
+        );
+        const found = tile ? this.at(x, y) : null;
+        if (found && found.every((place, axis) => place === index[axis])) return { x: box.x + x, y: box.y + y };
+      }
+    throw new Error('This voxel is on no slice that is shown.');
+  }
+
+  private dot(map: Uint8Array, [i, j, k]: Index, value: number): void {
+    for (const [di, dj, dk] of [[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]) {
+      const [x, y, z] = [i + di, j + dj, k + dk];
+      if (x >= 0 && y >= 0 && z >= 0 && x < this.shape[0] && y < this.shape[1] && z < this.shape[2])
+        map[x + this.shape[0] * (y + this.shape[1] * z)] = value;
+    }
+  }
+
+  /** The stored voxel under a place of the canvas; null outside the slices. */
+  private at(x: number, y: number): Index | null {
+    const scale = this.niivue.uiData.dpr ?? 1;
+    const frac = this.niivue.canvasPos2frac([x * scale, y * scale]);
+    return frac[0] < 0 ? null : indexAt(this.niivue.frac2mm(frac, 0, TRUE_MM), this.affine, this.shape);
+  }
+
+  private listen(): void {
+    const { canvas } = this;
+    canvas.addEventListener('contextmenu', event => event.preventDefault());
+    // Before NiiVue: the right button is for clicks here, and shift for contrast.
+    canvas.addEventListener(
+      'mousedown',
+      event => {
+        const [low, high] = this.niivue.volumes.length ? this.contrast : [0, 1];
+        this.pressed = { x: event.clientX, y: event.clientY, low, high };
+        if (event.button === 2 || event.shiftKey) event.stopImmediatePropagation();
+      },
+      true,
+    );
+    canvas.addEventListener(
+      'mousemove',
+      event => {
+        if (!this.pressed || !event.shiftKey || event.buttons !== 1) return;
+        event.stopImmediatePropagation();
+        const { x, y, low, high } = this.pressed;
+        const range = high - low;
+        const level = (low + high) / 2 + ((event.clientY - y) / 400) * range;
+        const width = Math.max(range * Math.exp((event.clientX - x) / 200), 1e-3);
+        this.contrast = [level - width / 2, level + width / 2];
+      },
+      true,
+    );
+    canvas.addEventListener(
+      'mouseup',
+      event => {
+        const { pressed } = this;
+        this.pressed = null;
+        if (!pressed || event.shiftKey || !this.niivue.volumes.length) return;
+        if (Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > DRAG_PX) return;
+        const box = canvas.getBoundingClientRect();
+        const index = this.at(event.clientX - box.x, event.clientY - box.y);
+        if (index && (event.button === 0 || event.button === 2))
+          this.onClick({ index, isPositive: event.button === 0 });
+      },
+      true,
+    );
+  }
+}
