@@ -103,9 +103,9 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def _welcome(served: DeepGrow3DApp, host: str, port: int) -> str:
-    address = _address(host, port)
+    address = _address(host, port) + settings.MONAI_LABEL_API_STR
     image, voxel = _example_click(served)
-    ohif = "" if served.dicomweb is None else f"\n  OHIF             {address}/ohif/"
+    ohif = "" if served.dicomweb is None else f"\n  OHIF             {_address(host, port)}/ohif/"
     return f"""
 DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
 

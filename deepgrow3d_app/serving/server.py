@@ -53,6 +53,7 @@ def build(served: DeepGrow3DApp) -> FastAPI:
         title="DeepGrow 3D",
         version=__version__,
         description="Click-driven 3-D segmentation for MONAI Label viewers. Not for diagnostic use.",
+        openapi_url=f"{settings.MONAI_LABEL_API_STR}/openapi.json",
         docs_url=None,  # FastAPI's page loads its scripts from the internet; routes.pages has one that does not
         redoc_url=None,
         lifespan=_lifespan,
@@ -70,8 +71,9 @@ def build(served: DeepGrow3DApp) -> FastAPI:
         from monailabel.endpoints import login
 
         api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
-    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route, proxy, ohif, pages):
+    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route, proxy, pages):
         api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
+    api.include_router(ohif.router)
     answer_faults(api)
     api.add_middleware(UploadLimit, max_bytes=served.serving.upload_bytes)
     # A page of another origin may talk to the server only where the operator named it: anybody's web

@@ -53,7 +53,7 @@ function show(state: Status): void {
     : `${training.is_running ? 'Running' : 'Finished'}: step ${training.step} of ${training.total_steps}`;
   drawCurve(training?.dice ?? []);
   element<HTMLElement>('ohif').innerHTML = studies.is_dicomweb
-    ? '<a href="ohif/">OHIF</a>, in this browser'
+    ? '<a href="/ohif/">OHIF</a>, in this browser'
     : '<b>OHIF</b>: for studies on a DICOMweb server (<code>make ohif</code> shows it)';
 }
 

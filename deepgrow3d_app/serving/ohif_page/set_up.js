@@ -1,6 +1,6 @@
 // What OHIF reads before it starts. The server puts the path below which it answers in the place of the braces.
 window.config = {
-  routerBasename: '{{ROOT}}/ohif/',
+  routerBasename: '/ohif/',
   showStudyList: true,
   extensions: [],
   modes: [],

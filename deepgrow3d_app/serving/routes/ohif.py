@@ -1,4 +1,7 @@
-"""``/ohif``: the viewer that MONAI Label's package carries, set up for this server."""
+"""``/ohif``: the viewer that MONAI Label's package carries, set up for this server.
+
+It is built for this path and knows no other, so the prefix of the API is not put before it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ router = APIRouter(prefix="/ohif", tags=["OHIF"], include_in_schema=False)
 BUILT = Path(monailabel.endpoints.__file__).parent / "static" / "ohif"
 PAGE = "index.html"
 OURS = Path(__file__).parents[1] / "ohif_page"
-SAVING = '<script defer src="{root}/ohif/deepgrow3d/saving.js"></script></head>'
+SAVING = '<script defer src="/ohif/deepgrow3d/saving.js"></script></head>'
 HASHED = (".bundle.", ".wasm")
 """Parts of names that change with the content."""
 POLICY = "; ".join(
@@ -36,7 +39,7 @@ _ELSEWHERE = re.compile(r'<link [^>]*href="https?://[^>]*>')
 @router.get("", dependencies=USER)
 def without_slash() -> RedirectResponse:
     """OHIF's router knows its pages by paths below ``/ohif/``."""
-    return RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/ohif/")
+    return RedirectResponse("/ohif/")
 
 
 @router.get("/app-config.js", dependencies=USER)
@@ -77,7 +80,7 @@ def _files() -> frozenset[str]:
 def _page() -> str:
     """The viewer's page with our script, and without its links to a server of fonts."""
     page = _ELSEWHERE.sub("", (BUILT / PAGE).read_text(encoding="utf-8"))
-    return page.replace("</head>", SAVING.format(root=settings.MONAI_LABEL_API_STR), 1)
+    return page.replace("</head>", SAVING, 1)
 
 
 def _is_hashed(name: str) -> bool:

@@ -23,7 +23,7 @@ NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>DeepG
 <body style="font: 16px/1.5 sans-serif; max-width: 40em; margin: 3em auto">
 <h1>DeepGrow 3D answers</h1>
 <p>Its pages are not built yet: run <code>make web</code> where it is installed, then reload.
-3D Slicer, scripts and (for studies on a DICOMweb server) <a href="ohif/">OHIF</a> do not need them.
+3D Slicer, scripts and (for studies on a DICOMweb server) <a href="/ohif/">OHIF</a> do not need them.
 <a href="info/">What is served</a>, <a href="openapi.json">the API</a>.</p>
 <p>Not for diagnostic use.</p></body></html>"""
 
