@@ -27,6 +27,7 @@ from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
 from deepgrow3d_app.volume.files import read_volume
 from deepgrow3d_app.volume.volume import Volume
 from tests.integration.conftest import ROOT, Launcher, Phantom, Server, free_port, voxels_of
+from tests.integration.slicer import SlicerModule, SlicerVolume
 
 pytestmark = [
     pytest.mark.integration,
@@ -266,6 +267,49 @@ def test_clicks_need_no_orthanc_once_a_series_is_here(tmp_path: Path, launcher: 
         assert answer.status_code == 502
         assert address.url in answer.json()["detail"]
     assert server.json("/info/")["datastore"]["completed"] == 0
+
+
+def test_credentials_stay_with_the_server(tmp_path: Path, launcher: Launcher, series: Any) -> None:
+    one, files = series["axial"]
+    with running_orthanc(tmp_path / "orthanc", free_port(), "ann", "s3cret") as address:
+        store_files(address, files)
+        bare = address.url
+        stranger = launcher.start_command(launcher.folder, "serve", "--studies", bare)
+        answer = stranger.request("GET", "/proxy/dicom/qido/studies")
+        assert answer.status_code == 401
+        assert "status 401, check user name and password" in stranger.log.read_text()
+        stranger.stop()
+        launcher.settings.update({"MONAI_LABEL_DICOMWEB_USERNAME": "ann", "MONAI_LABEL_DICOMWEB_PASSWORD": "s3cret"})
+        server = launcher.start_command(launcher.folder, "serve", "--studies", bare)
+        assert server.request("GET", "/proxy/dicom/qido/studies").json()
+        server.mask(one.uid, [one.centre])
+        launcher.settings.clear()
+        in_address = bare.replace("://", "://ann:s3cret@")
+        again = launcher.start_command(launcher.folder, "serve", "--studies", in_address)
+        assert again.json("/info/")["datastore"]["total"] == 1
+        for running in (server, again):
+            shown = running.log.read_text() + running.request("GET", "/info/").text
+            assert "s3cret" not in shown
+
+
+def test_slicer_on_dicomweb_studies(hospital: Hospital, series: Any, tmp_path: Path) -> None:
+    """The module knows volumes and no series: it downloads one as NIfTI, and its labels become DICOM SEGs."""
+    module = SlicerModule(hospital.server.url, tmp_path)
+    sample, path = module.next_sample()
+    one = next(one for one, _ in series.values() if one.uid == sample["id"])
+    volume = SlicerVolume.load(path)
+    np.testing.assert_allclose(volume.ijk_to_ras, one.volume.affine, atol=1e-3)
+    point = (one.volume.affine @ (*one.centre, 1))[:3]
+    mask_file, _ = module.deepgrow(one.uid, "liver", [volume.ijk(point)])
+    mask = SlicerVolume.load(mask_file)
+    assert mask.value_at(point) == 1
+    assert module.save_label(one.uid, mask_file, ["liver"]).status == 200
+    (seg,) = hospital.segmentations(one.uid)
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver"]
+    reopened = SlicerVolume.load(module.reopen(one.uid))
+    np.testing.assert_array_equal(reopened.voxels, mask.voxels)
+    np.testing.assert_allclose(reopened.ijk_to_ras, volume.ijk_to_ras, atol=1e-3)
+    assert module.next_sample()[0]["id"] != one.uid
 
 
 def test_series_that_are_no_volume_are_refused_with_a_reason(tmp_path: Path, launcher: Launcher, series: Any) -> None:

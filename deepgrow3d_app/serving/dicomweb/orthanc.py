@@ -25,12 +25,15 @@ START_S = 30
 
 
 @contextlib.contextmanager
-def running_orthanc(folder: Path, port: int = 8042) -> Iterator[DicomWebAddress]:
+def running_orthanc(
+    folder: Path, port: int = 8042, username: str = "", password: str = ""
+) -> Iterator[DicomWebAddress]:
     """Orthanc with its DICOMweb plugin, reachable from this machine only, until the end of the block.
 
     Args:
         folder: holds its database, settings and log; made where it is missing, and kept.
         port: where it listens; the next free one where something else does.
+        username, password: who may ask; "" for everybody on this machine.
 
     Raises:
         NotFound: Orthanc or its plugin is not installed.
@@ -49,12 +52,15 @@ def running_orthanc(folder: Path, port: int = 8042) -> Iterator[DicomWebAddress]
         "IndexDirectory": str(folder / "db"),
         "HttpPort": port,
         "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": bool(username),
+        "RegisteredUsers": {username: password} if username else {},
         "DicomServerEnabled": False,
         "Plugins": [str(plugin)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    address = DicomWebAddress(f"http://127.0.0.1:{port}/dicom-web")
+    (folder / "orthanc.json").chmod(0o600)
+    address = DicomWebAddress(f"http://127.0.0.1:{port}/dicom-web", username, password)
     with (folder / "orthanc.log").open("wb") as log:
         command = [program, str(folder / "orthanc.json")]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603 - both words are ours
@@ -84,7 +90,8 @@ def _wait(process: subprocess.Popen[bytes], address: DicomWebAddress, log: Path)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(requests.RequestException):
-            if requests.get(f"{address.url}/studies", params={"limit": "1"}, timeout=START_S).ok:
+            who = (address.username, address.password) if address.username else None
+            if requests.get(f"{address.url}/studies", params={"limit": "1"}, auth=who, timeout=START_S).ok:
                 return
         time.sleep(0.05)
     raise ServerFault(address.url, f"Orthanc did not start, and says why in {log.name}")
