@@ -54,7 +54,7 @@ web: $(WEB)  ## build the pages of the server
 
 .PHONY: pages
 pages: $(RUNTIME)
-	@$(MAKE) $(WEB) || echo 'The pages could not be built; the server answers without them. `make web` tries again.' >&2
+	@$(MAKE) --silent $(WEB) || echo 'The pages could not be built; the server answers without them. `make web` tries again.' >&2
 
 install: $(RUNTIME)  ## install what serving needs into VENV
 

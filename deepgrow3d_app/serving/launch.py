@@ -41,8 +41,6 @@ def serve(
         Busy: something else listens at the address.
         DeepGrow3DError: the server cannot start; the message says why.
     """
-    if not is_address(studies):
-        studies = str(Path(studies).resolve())
     if not is_address(studies) and not Path(studies).is_dir():
         raise NotFound(f"There is no folder '{studies}'. Make it, and put images (.nii.gz, .nii, .nrrd) into it.")
     if not (APP_FOLDER / "main.py").is_file():
@@ -54,7 +52,11 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for talkative in ("monailabel", "highdicom", "dicomweb_client", "httpx"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
-    _configure(studies, port, {"checkpoint": checkpoint, "cache_folder": data})
+    _configure(
+        studies if is_address(studies) else str(Path(studies).resolve()),
+        port,
+        {"checkpoint": checkpoint, "cache_folder": data},
+    )
     served = served_app()
     server = _AnnouncingServer(
         uvicorn.Config(build(served), host=host, port=port, log_level="warning"), _welcome(served, host, port)

@@ -27,6 +27,7 @@ class LabelToStore:
         segments: its structures.
         content: the DICOM SEG.
         final: what is to be remembered of it.
+        superseded: what was the final label when this one was made.
     """
 
     image_id: str
@@ -34,6 +35,7 @@ class LabelToStore:
     segments: Sequence[Segment]
     content: bytes
     final: FinalLabel
+    superseded: FinalLabel | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import DataModel, ImageLabelModel
+from monailabel.datastore.local import DataModel
 
 from deepgrow3d_app import PRODUCT, __version__
 from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
@@ -24,6 +24,7 @@ from deepgrow3d_app.serving.dicomweb.final_label import (
     info_of,
     segments_of,
 )
+from deepgrow3d_app.serving.dicomweb.listing import FINAL, bring_in_line
 from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, Pacs, StoredSegmentation, referenced_series
 from deepgrow3d_app.serving.dicomweb.series_folder import SeriesFolder
 from deepgrow3d_app.serving.identifiers import shown
@@ -37,7 +38,6 @@ from deepgrow3d_app.volume.volume import Mask
 
 logger = logging.getLogger(__name__)
 
-FINAL = "final"
 SERIES_FOLDER = "series"
 AWAY_S = 15.0
 """How long a server that did not answer is left alone by what only wants to know whether anything is new."""
@@ -155,18 +155,11 @@ class DicomWebStudies(StudiesDatastore):
         ]
 
     def _merge(self, images: list[ImageSeries], segmentations: list[StoredSegmentation]) -> None:
-        newest: dict[str, StoredSegmentation] = {}
-        for segmentation in sorted(segmentations, key=lambda one: one.made_at):
-            newest[segmentation.image_series_uid] = segmentation
-        listed = {image.series_uid: image for image in images}
-        with self.editing() as index:
-            for uid in [uid for uid, known in index.objects.items() if uid not in listed and not known.labels]:
-                del index.objects[uid]
-            for uid, image in listed.items():
-                entry = index.objects.setdefault(uid, ImageLabelModel(image=DataModel(info={"ts": int(time.time())})))
-                entry.image.info.update(_info(image))
-                if uid in newest:
-                    _take_over(entry, newest[uid])
+        as_it_is = self._shown.model_copy(deep=True)
+        bring_in_line(as_it_is.objects, images, segmentations)
+        if as_it_is.objects != self._shown.objects:  # mostly nothing is new, and nothing is written
+            with self.editing() as index:
+                bring_in_line(index.objects, images, segmentations)
 
     # Images
 
@@ -304,7 +297,6 @@ class DicomWebStudies(StudiesDatastore):
 
     def adopt(self, label: LabelToStore) -> None:
         """Make ``label``, which is on the server now, the final label of its image."""
-        superseded = self._final(label.image_id)
         volume = self._volumes.get(self.image_file(label.image_id))
         content = io.BytesIO(encode_mask(label.mask, volume.affine, LABEL_EXTENSION))
         name = f"{label.image_id}{LABEL_EXTENSION}"
@@ -315,7 +307,7 @@ class DicomWebStudies(StudiesDatastore):
                 raise NotFound(f"The series {shown(label.image_id)} is gone from the studies.")
             entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)
             replace_file(self.labels_folder / FINAL / name, content)
-        self._remove(superseded)
+        self._remove(label.superseded)
 
     def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> dict[str, Any]:
         if tag != FINAL:
@@ -338,7 +330,7 @@ class DicomWebStudies(StudiesDatastore):
             series_number=FIRST_SERIES_NUMBER + save,
             identity=identity,
         )
-        return LabelToStore(image_id, mask, segments, content, FinalLabel.made(content, save))
+        return LabelToStore(image_id, mask, segments, content, FinalLabel.made(content, save), superseded)
 
     def _final(self, image_id: str) -> FinalLabel | None:
         """What is known of the final label on the server."""
@@ -346,6 +338,9 @@ class DicomWebStudies(StudiesDatastore):
         return FinalLabel.of(label.info) if label is not None else None
 
     def _remove(self, superseded: FinalLabel | None) -> None:
+        """Take what a later save replaced off the server. It was looked up before that save was stored: what the list
+        of the server calls the final label may be the new one already.
+        """
         if superseded is None or not (superseded.is_ours and self._removes_superseded):
             return
         if not self._pacs.remove_series(superseded.study_uid, superseded.series_uid):
@@ -367,28 +362,3 @@ class DicomWebStudies(StudiesDatastore):
             label.info.update(final.with_file().to_info())
             label.info["label_info"] = info_of(decoded.segments)
         return file
-
-
-def _info(image: ImageSeries) -> dict[str, Any]:
-    """By DICOM's keywords, as MONAI Label's clients know them; ``name`` is what viewers save the image as."""
-    return {
-        "SeriesInstanceUID": image.series_uid,
-        "StudyInstanceUID": image.study_uid,
-        "Modality": image.modality,
-        "SeriesDescription": image.description,
-        "PatientID": image.patient_id,
-        "StudyDate": image.study_date,
-        "instances": image.n_instances,
-        "name": f"{image.series_uid}{LABEL_EXTENSION}",
-    }
-
-
-def _take_over(entry: ImageLabelModel, newest: StoredSegmentation) -> None:
-    """Make ``newest`` the final label of ``entry``, unless it has that, or a later one that is on its way."""
-    label = entry.labels.get(FINAL)
-    known = FinalLabel.of(label.info) if label is not None else None
-    if known is not None and (known.instance_uid == newest.instance_uid or known.made_at > newest.made_at):
-        return
-    found = FinalLabel.found(newest)
-    info = {**found.to_info(), "ts": int(time.time()), "name": f"{newest.image_series_uid}{LABEL_EXTENSION}"}
-    entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)

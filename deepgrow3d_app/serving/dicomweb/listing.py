@@ -1,0 +1,58 @@
+"""What the server lists, as entries of the index."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from monailabel.datastore.local import DataModel, ImageLabelModel
+
+from deepgrow3d_app.serving.datastore import LABEL_EXTENSION
+from deepgrow3d_app.serving.dicomweb.final_label import FinalLabel
+from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, StoredSegmentation
+
+FINAL = "final"
+
+
+def bring_in_line(
+    entries: dict[str, ImageLabelModel], images: Iterable[ImageSeries], segmentations: Iterable[StoredSegmentation]
+) -> None:
+    """Make ``entries`` those of the server; what has a label stays, whatever the server says.
+
+    The newest segmentation of a series is its final label.
+    """
+    newest = {one.image_series_uid: one for one in sorted(segmentations, key=lambda one: one.made_at)}
+    listed = {image.series_uid: image for image in images}
+    for uid in [uid for uid, known in entries.items() if uid not in listed and not known.labels]:
+        del entries[uid]
+    for uid, image in listed.items():
+        entry = entries.setdefault(uid, ImageLabelModel(image=DataModel(info={"ts": int(time.time())})))
+        entry.image.info.update(_info(image))
+        if uid in newest:
+            _take_over(entry, newest[uid])
+
+
+def _info(image: ImageSeries) -> dict[str, Any]:
+    """By DICOM's keywords, as MONAI Label's clients know them; ``name`` is what viewers save the image as."""
+    return {
+        "SeriesInstanceUID": image.series_uid,
+        "StudyInstanceUID": image.study_uid,
+        "Modality": image.modality,
+        "SeriesDescription": image.description,
+        "PatientID": image.patient_id,
+        "StudyDate": image.study_date,
+        "instances": image.n_instances,
+        "name": f"{image.series_uid}{LABEL_EXTENSION}",
+    }
+
+
+def _take_over(entry: ImageLabelModel, newest: StoredSegmentation) -> None:
+    """Make ``newest`` the final label of ``entry``, unless it has that, or a later one that is on its way."""
+    label = entry.labels.get(FINAL)
+    known = FinalLabel.of(label.info) if label is not None else None
+    if known is not None and (known.instance_uid == newest.instance_uid or known.made_at > newest.made_at):
+        return
+    found = FinalLabel.found(newest)
+    info = {**found.to_info(), "ts": int(time.time()), "name": f"{newest.image_series_uid}{LABEL_EXTENSION}"}
+    entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)
