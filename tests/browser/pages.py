@@ -10,6 +10,10 @@ from playwright.sync_api import Page, Request
 
 PAINTED = "() => Array.from(deepgrow3d.painted())"
 SHAPE = "() => deepgrow3d.viewer.shape"
+HAS_TOLD = """() => {
+  const told = document.getElementById('told');
+  return told && told.textContent && told.className !== 'busy' && globalThis.deepgrow3d;
+}"""
 PLACE_OF = "index => deepgrow3d.viewer.show(index)"
 
 
@@ -41,7 +45,7 @@ class TryIt:
 
     def wait(self) -> str:
         """What the page tells once it is done."""
-        self.page.wait_for_function("() => told.textContent && told.className !== 'busy'")
+        self.page.wait_for_function(HAS_TOLD)
         return self.page.locator("#told").inner_text()
 
     def choose(self, structure: str) -> None:

@@ -103,8 +103,20 @@ def test_an_output_that_cannot_be_written(launcher: Launcher, phantom: Phantom) 
 
 
 HELP = {
-    "": ("serve", "predict", "prepare", "train", "evaluate", "compare", "model-card", "import-weights", "export"),
-    "serve": ("--studies", "--host", "--port", "--checkpoint", "3D Slicer"),
+    "": (
+        "serve",
+        "ohif",
+        "predict",
+        "prepare",
+        "train",
+        "evaluate",
+        "compare",
+        "model-card",
+        "import-weights",
+        "export",
+    ),
+    "serve": ("--studies", "--host", "--port", "--checkpoint", "3D Slicer", "DICOMweb"),
+    "ohif": ("Orthanc", "--folder", "--port"),
     "predict": ("--foreground", "--background", "--output", "I,J,K", "DICOM"),
     "train": ("--output", "--minutes", "--steps", "--spec", "'seed'", "--resume", "--start-from", "torchrun"),
     "import-weights": ("deepgrow_3d", "--output", ".safetensors"),
