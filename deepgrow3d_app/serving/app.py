@@ -55,8 +55,8 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         conf = dict(conf or {})
         self.serving = ServingSettings.load(conf)
         self.dicomweb = DicomWebAddress.of(studies, monailabel_settings) if is_address(studies) else None
-        folder = Path(studies) if self.dicomweb is None else self.serving.cache_folder or self.dicomweb.folder()
-        self.kept = self.serving.cache_folder or (folder if self.dicomweb else folder / ".deepgrow3d")
+        default = Path(studies) / ".deepgrow3d" if self.dicomweb is None else self.dicomweb.folder()
+        self.kept = self.serving.cache_folder or default
         is_read_only = monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY and self.serving.cache_folder is None
         self.decoded = (
             None
@@ -73,7 +73,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         )
         super().__init__(
             app_dir=app_dir,
-            studies=str(folder) if self.dicomweb is None else self.dicomweb.url,
+            studies=studies if self.dicomweb is None else self.dicomweb.url,
             conf=conf,
             name=PRODUCT,
             description="A few clicks in a CT or MR become a 3-D mask. Not for diagnostic use.",
@@ -84,7 +84,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         """The studies folder, or the DICOMweb server."""
         if self.dicomweb is not None:
             return DicomWebStudies(
-                self.kept / "dicomweb",
+                self.kept / self.dicomweb.folder_name,
                 Pacs(self.dicomweb),
                 self.volumes,
                 self.log,

@@ -244,6 +244,12 @@ def test_what_a_viewer_stores_becomes_the_final_label(hospital: Hospital, series
     (found,) = hospital.segmentations(one.uid)
     assert (found.SOPInstanceUID, found.SeriesInstanceUID) == (sent.SOPInstanceUID, sent.SeriesInstanceUID)
     assert hospital.names(one.uid) == {1: "liver"}
+    # The same file once more: it supersedes nothing, and least of all itself.
+    hospital.server.request(
+        "POST", "/proxy/dicom/wado/studies", data=body, headers={"content-type": stored.request.headers["content-type"]}
+    )
+    assert [str(one_of.SOPInstanceUID) for one_of in hospital.segmentations(one.uid)] == [str(sent.SOPInstanceUID)]
+    assert hospital.status() == (total, completed + 1)
     mask = hospital.server.mask(one.uid, [one.centre], label="liver")
     np.testing.assert_array_equal(hospital.final_label(one.uid), mask)
 

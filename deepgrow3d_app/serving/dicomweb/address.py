@@ -73,10 +73,15 @@ class DicomWebAddress:
         )
 
     def folder(self) -> Path:
-        """Where what is fetched from this server, and labels, are kept where nobody chose a folder."""
+        """Where what the server keeps is kept where nobody chose a folder."""
         data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+        return Path(data) / "deepgrow3d"
+
+    @property
+    def folder_name(self) -> str:
+        """A name for what is kept of this server, and of no other."""
         readable = re.sub(r"[^A-Za-z0-9.]+", "-", self.url.partition("://")[2])[:80].strip("-.")
-        return Path(data) / "deepgrow3d" / f"{readable}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+        return f"{readable}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
 
 
 def is_address(studies: str) -> bool:

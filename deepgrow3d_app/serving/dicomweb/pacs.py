@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PAGE = 1000
 CONNECT_S = 3.0
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+"""What pydicom and the client raise on what is no DICOM."""
 ANY_SYNTAX = (("application/dicom", "*"),)
 """As it is stored: a server that cannot decode JPEG 2000 refuses to send it as anything else."""
 
@@ -179,21 +181,20 @@ class Pacs:
             metadata = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
         if not metadata:
             return None
-        header = Dataset.from_json(metadata[0], bulk_data_uri_handler=lambda _: b"")
-        referenced = header.get("ReferencedSeriesSequence") or [Dataset()]
-        image = str(referenced[0].get("SeriesInstanceUID", ""))
-        if not image:
-            logger.warning("The segmentation %s does not say what it was drawn on", series.series_uid)
+        try:
+            header = Dataset.from_json(metadata[0], bulk_data_uri_handler=lambda _: b"")
+            return StoredSegmentation(
+                series.series_uid,
+                series.study_uid,
+                str(header.get("SOPInstanceUID", "")),
+                str(header.ReferencedSeriesSequence[0].SeriesInstanceUID),
+                digits(header.get("ContentDate")) + digits(header.get("ContentTime")),
+                str(header.get("Manufacturer") or ""),
+                int(header.get("SeriesNumber") or 0),
+            )
+        except MALFORMED as error:  # one bad series must not hide the others
+            logger.warning("The segmentation %s does not say what it was drawn on: %s", series.series_uid, error)
             return None
-        return StoredSegmentation(
-            series.series_uid,
-            series.study_uid,
-            str(header.get("SOPInstanceUID", "")),
-            image,
-            digits(header.get("ContentDate")) + digits(header.get("ContentTime")),
-            str(header.get("Manufacturer") or ""),
-            int(header.get("SeriesNumber") or 0),
-        )
 
     def _instances(self, study_uid: str, series_uid: str) -> Iterator[Dataset]:
         with self._faults_named():
@@ -211,7 +212,7 @@ class Pacs:
             raise ServerFault(self.address.url, "nothing answers there") from error
         except requests.RequestException as error:
             raise ServerFault(self.address.url, f"it does not answer ({type(error).__name__})") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON or multipart that is none
+        except MALFORMED as error:  # JSON or multipart that is none
             raise ServerFault(self.address.url, f"what it sends is no DICOMweb ({error})") from error
 
 
@@ -245,8 +246,15 @@ def is_uid(text: str) -> bool:
 
 
 def _listed(entry: dict[str, Any]) -> ImageSeries | None:
-    """``entry`` of a search, None where its UIDs are none."""
-    header = Dataset.from_json(entry)
+    """``entry`` of a search, None where it is malformed or its UIDs are none."""
+    try:
+        return _parsed(Dataset.from_json(entry))
+    except MALFORMED as error:  # one bad series must not hide the others
+        logger.warning("A series that the server lists is left out: %s", error)
+        return None
+
+
+def _parsed(header: Dataset) -> ImageSeries | None:
     series_uid, study_uid = str(header.get("SeriesInstanceUID", "")), str(header.get("StudyInstanceUID", ""))
     if not (is_uid(series_uid) and is_uid(study_uid)):
         logger.warning("A series without proper UIDs is left out: %r", series_uid[:80])

@@ -277,7 +277,7 @@ class DicomWebStudies(StudiesDatastore):
         superseded = self._final(image_id)
         label_id = super().save_label(image_id, label_filename, label_tag, label_info)
         if str(getattr(label_tag, "value", label_tag)) == FINAL:
-            self._remove(superseded)
+            self._remove(superseded, self._final(image_id))
         return label_id
 
     def label_in(self, content: bytes) -> LabelToStore | None:
@@ -307,7 +307,7 @@ class DicomWebStudies(StudiesDatastore):
                 raise NotFound(f"The series {shown(label.image_id)} is gone from the studies.")
             entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)
             replace_file(self.labels_folder / FINAL / name, content)
-        self._remove(label.superseded)
+        self._remove(label.superseded, label.final)
 
     def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> dict[str, Any]:
         if tag != FINAL:
@@ -337,11 +337,15 @@ class DicomWebStudies(StudiesDatastore):
         label = self._datastore.label(image_id, FINAL)
         return FinalLabel.of(label.info) if label is not None else None
 
-    def _remove(self, superseded: FinalLabel | None) -> None:
-        """Take what a later save replaced off the server. It was looked up before that save was stored: what the list
-        of the server calls the final label may be the new one already.
+    def _remove(self, superseded: FinalLabel | None, by: FinalLabel | None) -> None:
+        """Take off the server what a later save replaced.
+
+        ``superseded`` was looked up before that save was stored: what the list of the server calls the final label may
+        be the new one already. A viewer that stores the same file twice supersedes nothing.
         """
         if superseded is None or not (superseded.is_ours and self._removes_superseded):
+            return
+        if by is None or superseded.series_uid == by.series_uid:
             return
         if not self._pacs.remove_series(superseded.study_uid, superseded.series_uid):
             logger.warning("The server keeps the superseded segmentation %s", superseded.series_uid)

@@ -58,8 +58,8 @@ def test_folders_and_addresses():
 
 def test_servers_have_folders_of_their_own(monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    one = DicomWebAddress("http://127.0.0.1:8042/dicom-web").folder()
-    two = DicomWebAddress("http://127.0.0.1:8042/dicom.web").folder()
-    assert one.parent == two.parent == Path("/data/deepgrow3d")
-    assert one != two
-    assert one.name.startswith("127.0.0.1-8042-dicom-web-")
+    one = DicomWebAddress("http://127.0.0.1:8042/dicom-web")
+    two = DicomWebAddress("http://127.0.0.1:8042/dicom/web")
+    assert one.folder() == Path("/data/deepgrow3d")
+    assert one.folder_name != two.folder_name
+    assert one.folder_name.startswith("127.0.0.1-8042-dicom-web-")
