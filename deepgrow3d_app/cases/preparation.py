@@ -147,7 +147,8 @@ class Preparation:
     def _digest(self) -> str:
         """Of the files (name, size and time of change: contents would cost a read) and of what is done to them."""
         files = [_versions(self.source.image), _versions(self.source.labels)]
-        what = [RECIPE_VERSION, files, self.spacing_mm, sorted(self.source.names.items()), sorted(self.table.items())]
+        names = sorted((name, value, self.table[name]) for name, value in self.source.names.items())
+        what = [RECIPE_VERSION, files, self.spacing_mm, names, bool(self.table)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 

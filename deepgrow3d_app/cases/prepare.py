@@ -60,8 +60,8 @@ def prepare_cases(
 
     A case that is at fault is reported and left out; the others are prepared. Each case appears when it is
     complete, the manifest when all are: after an interruption, the same call goes on where it was. Cases that
-    an earlier call prepared from the same files in the same way are kept as they are; those that are not among
-    ``sources`` leave the manifest, but not the disk.
+    an earlier call prepared from the same files in the same way are kept as they are, even where others bring new
+    structures; those that are not among ``sources`` leave the manifest, but not the disk.
 
     Args:
         sources: of one or several folders; their names are unique.
@@ -80,7 +80,9 @@ def prepare_cases(
     """
     _check_arguments(sources, spacing_mm, validation_share, workers)
     chosen, faults = _with_own_names(sources)
-    table = structure_table(source.names for source in chosen)
+    earlier = PreparedManifest.read(output)
+    known = earlier.structures if earlier is not None else {}
+    table = structure_table((source.names for source in chosen), known)
     preparations = [Preparation(source, output / CASES_FOLDER / source.name, spacing_mm, table) for source in chosen]
     (output / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
     try:

@@ -1,11 +1,23 @@
 """The command line: ``deepgrow3d serve | ohif | predict | prepare | train | evaluate | compare | model-card``, and
-``average | import-weights | export`` for networks.
+``average | import-weights | export | versions | rollback`` for networks, and ``retrain | batch`` for a running server.
 
 Arguments are parsed here, once, into typed objects; the work is done by the floors below. Heavy imports
 happen inside the commands, so that ``--help`` answers at once.
 """
 
-from deepgrow3d_app.cli import average, evaluate, export, import_weights, ohif, predict, prepare, serve, train
+from deepgrow3d_app.cli import (
+    average,
+    evaluate,
+    export,
+    import_weights,
+    ohif,
+    predict,
+    prepare,
+    retrain,
+    serve,
+    train,
+    versions,
+)
 from deepgrow3d_app.cli.app import DEFAULT_CHECKPOINT, app, main
 
 __all__ = [
@@ -19,6 +31,8 @@ __all__ = [
     "ohif",
     "predict",
     "prepare",
+    "retrain",
     "serve",
     "train",
+    "versions",
 ]

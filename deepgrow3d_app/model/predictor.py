@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from deepgrow3d_app.model.intensity import IntensityWindow
 from deepgrow3d_app.model.region import Region, first_region, next_region
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.model.suggestion import Suggestion, least_sure
 from deepgrow3d_app.volume.boxed_mask import BoxedMask, around_voxel, intersection, relative, union
 from deepgrow3d_app.volume.geometry import AxisOrder, Index
 from deepgrow3d_app.volume.volume import Mask, Volume
@@ -38,6 +40,7 @@ class Prediction:
 
     Attributes:
         boxed: the mask on the volume's stored grid. It contains every foreground click and no background click.
+        suggestion: where a further click would tell most; ``None`` where the network drew no border.
         region: where the network looked for the final answer, on the grid in RAS order.
         passes: forward passes that it took to find that region.
         device: what computed it, for people to read.
@@ -45,6 +48,7 @@ class Prediction:
     """
 
     boxed: BoxedMask
+    suggestion: Suggestion | None
     region: Region
     passes: int
     device: str
@@ -130,9 +134,14 @@ class Predictor:
                 break
             region = wanted
         started = time.perf_counter()
+        clicked = [region.roi.to_patch(index) for index in source.foreground + source.background]
+        suggestion = least_sure(logits, region.roi, clicked)  # before the clicks change the logits
         stored = _obedient_mask(logits, region.roi, source).reordered(order.inverse())
+        if suggestion is not None:
+            index = order.inverse().apply_to_index(suggestion.index, source.image.shape)
+            suggestion = dataclasses.replace(suggestion, index=index)
         restore_s = time.perf_counter() - started
-        return Prediction(stored, region, passes, self.engine.device, crop_s, network_s, restore_s)
+        return Prediction(stored, suggestion, region, passes, self.engine.device, crop_s, network_s, restore_s)
 
     def _inputs(self, source: _Source, roi: Roi) -> Tensor:
         device = self.engine.input_device

@@ -14,7 +14,7 @@ from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.errors import OutOfMemory
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.engine import TorchEngine
-from deepgrow3d_app.model.engine_choice import EngineChoice, make_engine
+from deepgrow3d_app.model.engine_choice import EngineChoice, RelayEngine, make_engine
 from deepgrow3d_app.model.predictor import Prediction, Predictor
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.boxed_mask import BoxedMask
@@ -73,6 +73,12 @@ class PredictorPool:
     def spec(self) -> ModelSpec:
         """What the network is fed with."""
         return self._predictors[0].spec
+
+    def settle(self, timeout_s: float) -> None:
+        """Return once each device has its fastest engine, or has given it up, or the time is over."""
+        for predictor in self._predictors:
+            if isinstance(predictor.engine, RelayEngine):
+                predictor.engine.wait(timeout_s)
 
     def predict(self, volume: Volume, clicks: Iterable[Click], previous: Mask | BoxedMask | None = None) -> Prediction:
         """See :meth:`Predictor.predict`; :attr:`Prediction.device` says who answered.

@@ -12,23 +12,30 @@ from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 
 from deepgrow3d_app import PRODUCT, __version__
 from deepgrow3d_app.errors import NotFound
 from deepgrow3d_app.model.engine_choice import EngineChoice
+from deepgrow3d_app.serving.batch.runs import BatchRuns
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import ClickMemory
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress, is_address
 from deepgrow3d_app.serving.dicomweb.pacs import Pacs
 from deepgrow3d_app.serving.dicomweb.studies import DicomWebStudies
+from deepgrow3d_app.serving.doubts import Doubts
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.infer_task import DeepGrowInferTask
+from deepgrow3d_app.serving.labelled_cases import labelled_cases
+from deepgrow3d_app.serving.seeds import seeds_of
 from deepgrow3d_app.serving.served_model import ServedModel
 from deepgrow3d_app.serving.sessions import Sessions
 from deepgrow3d_app.serving.settings import ServingSettings
-from deepgrow3d_app.serving.strategies import RandomStrategy
+from deepgrow3d_app.serving.strategies import UNCERTAIN, RandomStrategy, UncertainStrategy
+from deepgrow3d_app.serving.training.train_task import DeepGrowTrainTask
+from deepgrow3d_app.serving.training.trainings import TrainingPlaces, Trainings
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.decoded_folder import DecodedFolder
 
@@ -71,6 +78,16 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
                 self.serving.engine, None if is_read_only else self.kept / "engines", self.serving.torch_compile
             ),
         )
+        places = TrainingPlaces(
+            None if is_read_only else self.kept / "training",
+            self.serving.replay_folders,
+            self.serving.reference_case,
+            self.serving.reference_structures,
+        )
+        self.batches = BatchRuns(
+            None if is_read_only else self.kept / "batch", self.model, self.volumes, lambda: self.images()
+        )
+        self.trainings = Trainings(places, self.model, lambda: labelled_cases(self.images()))
         super().__init__(
             app_dir=app_dir,
             studies=studies if self.dicomweb is None else self.dicomweb.url,
@@ -91,6 +108,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
                 max_bytes=self.serving.dicom_disk_bytes,
                 refresh_s=self.serving.dicomweb_refresh_s,
                 removes_superseded=self.serving.dicomweb_removes_superseded,
+                model_digest=self.model.digest,
             )
         return StudiesDatastore(
             Path(self.studies),
@@ -98,6 +116,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
             self.log,
             auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            model_digest=self.model.digest,
         )
 
     def init_infers(self) -> dict[str, InferTask]:
@@ -111,9 +130,21 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
             ),
         }
 
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """The one model learns from the labels that are saved."""
+        return {MODEL_NAME: DeepGrowTrainTask(self.trainings)}
+
     def init_strategies(self) -> dict[str, Strategy]:
         """How the next image is chosen."""
-        return {"random": RandomStrategy(np.random.default_rng()), "first": First()}
+        self.doubts = Doubts(
+            None if self.trainings.is_read_only else self.kept / "doubts",
+            self.model,
+            self.volumes,
+            lambda image: self.images().image_file(image),
+            lambda image: seeds_of(self.images(), image),
+        )
+        by_chance = RandomStrategy(np.random.default_rng())
+        return {"random": by_chance, "first": First(), UNCERTAIN: UncertainStrategy(self.doubts, by_chance)}
 
     def init_batch_infer(self) -> None:
         """None: there is nothing to compute before somebody clicks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import tempfile
@@ -17,6 +18,7 @@ from deepgrow3d_app import PRODUCT, __version__
 from deepgrow3d_app.click.click import checked_clicks
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.predictor import Prediction
+from deepgrow3d_app.model.suggestion import Suggestion
 from deepgrow3d_app.serving.click_log import Answered, ClickLog, way_to
 from deepgrow3d_app.serving.click_memory import ClickMemory, Subject
 from deepgrow3d_app.serving.compact_answer import COMPACT_EXTENSION, pack
@@ -45,7 +47,8 @@ class InferAnswer:
     Attributes:
         content: the bytes of a file.
         extension: the format of ``content``.
-        params: what viewers read beside it: label_names, latencies (in seconds), centroids (voxels), device.
+        params: what viewers read beside it: label_names, latencies (in seconds), centroids (voxels), device; and the
+            suggested next click, unless the answer was remembered or there is none.
     """
 
     content: bytes
@@ -159,6 +162,7 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             "latencies": {step: round(seconds, 3) for step, seconds in latencies.items()},
             "centroids": {name: _centroid(mask)},
             "device": work.device,
+            "suggestion": None if work.suggestion is None else dataclasses.asdict(work.suggestion),
         }
         return InferAnswer(content, extension, params)
 
@@ -193,12 +197,14 @@ class _Work:
     network_s: float = 0.0
     restore_s: float = 0.0
     device: str = "memory"
+    suggestion: Suggestion | None = None
 
     def add(self, prediction: Prediction) -> BoxedMask:
         self.crop_s += prediction.crop_s
         self.network_s += prediction.network_s
         self.restore_s += prediction.restore_s
         self.device = prediction.device
+        self.suggestion = prediction.suggestion
         return prediction.boxed
 
     def latencies(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from deepgrow3d_app.errors import CheckpointError, EngineError, OutOfMemory
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.predictor_pool import PredictorPool
+from deepgrow3d_app.retraining.versions import VersionRecord, Versions, sha256_of
 from deepgrow3d_app.serving.compute_threads import aside
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
+
+SETTLE_S = 120
+"""How long a new network's fastest engine is waited for before it is served; the old one answers meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ def load_predictors(path: Path, choice: EngineChoice) -> PredictorPool:
 
 
 class ServedModel:
-    """The checkpoint at one path, as what answers. Training publishes by replacing the file.
+    """The checkpoint at one path, as what answers; a file put in its place is served from the next click on.
 
     Args:
         path: the checkpoint.
@@ -69,6 +74,7 @@ class ServedModel:
         version = file_version(path)
         self._loaded = LoadedModel(aside(self._load), version)
         self._looked_at = version
+        self._digest: tuple[FileVersion, str] = ((), "")
 
     @property
     def loaded(self) -> LoadedModel:
@@ -88,6 +94,48 @@ class ServedModel:
                     self._reload(version)
                     self._looked_at = version
         return self._loaded
+
+    def digest(self) -> str:
+        """The sha256 of the file that the model in memory was made from, as far as it is still there."""
+        version = self._loaded.version
+        if self._digest[0] != version:
+            self._digest = (version, sha256_of(self.path))
+        return self._digest[1]
+
+    @property
+    def versions(self) -> Versions:
+        """What was served so far."""
+        return Versions(self.path)
+
+    def publish(self, weights: Path, record: VersionRecord) -> VersionRecord:
+        """Serve the checkpoint ``weights`` from some click on, as a new version; no click waits for it.
+
+        Raises:
+            CheckpointError: it does not answer clicks.
+            EngineError: what was chosen to compute cannot be had.
+            OSError: it cannot be put in place; what was served is served.
+        """
+        return self._serve(weights, lambda: self.versions.publish(weights, record))
+
+    def roll_back(self, number: int | None) -> VersionRecord:
+        """Serve an earlier version again; see :meth:`Versions.roll_back`."""
+        if number is None:
+            return self._serve(None, lambda: self.versions.roll_back(None))
+        return self._serve(self.versions.file(number), lambda: self.versions.roll_back(number))
+
+    def _serve(self, weights: Path | None, put: Callable[[], VersionRecord]) -> VersionRecord:
+        """Load ``weights`` while the old network answers; then put them in place, and swap both between two clicks."""
+        predictors = None
+        if weights is not None:
+            predictors = aside(lambda: load_predictors(weights, self._choice))
+            predictors.settle(SETTLE_S)
+        with self._lock:
+            version = put()
+            if predictors is not None:
+                self._looked_at = file_version(self.path)
+                self._loaded = LoadedModel(predictors, self._looked_at)
+        self.current()
+        return version
 
     def _load(self) -> PredictorPool:
         return load_predictors(self.path, self._choice)

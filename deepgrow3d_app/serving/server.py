@@ -27,6 +27,7 @@ from deepgrow3d_app.serving.faults import answer_faults
 from deepgrow3d_app.serving.metrics import Metrics
 from deepgrow3d_app.serving.routes import (
     activelearning,
+    batch,
     datastore,
     infer,
     info,
@@ -62,6 +63,7 @@ def build(served: DeepGrow3DApp) -> FastAPI:
     devices = len(served.model.loaded.predictors.devices)
     queue = api.state.click_queue = ClickQueue(max(served.serving.worker_threads, devices), served.serving.max_waiting)
     metrics = api.state.metrics = Metrics()
+    served.doubts.is_idle = served.batches.is_idle = lambda: queue.waiting + queue.running == 0
     metrics.watch("clicks_waiting", "Clicks that wait for a thread", lambda: queue.waiting)
     metrics.watch("clicks_running", "Clicks that are computed", lambda: queue.running)
     metrics.watch("volume_bytes", "Decoded volumes in memory, not on disk", lambda: served.volumes.n_bytes)
@@ -71,7 +73,7 @@ def build(served: DeepGrow3DApp) -> FastAPI:
         from monailabel.endpoints import login
 
         api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
-    for routes in (info, infer, datastore, session, activelearning, model, train, metrics_route, proxy, pages):
+    for routes in (info, infer, batch, datastore, session, activelearning, model, train, metrics_route, proxy, pages):
         api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
     api.include_router(ohif.router)
     answer_faults(api)
@@ -103,9 +105,13 @@ def served_app() -> DeepGrow3DApp:
 
 @contextlib.asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
-    cleanup = asyncio.create_task(_clean_up(api.state.served))
+    served: DeepGrow3DApp = api.state.served
+    await anyio.to_thread.run_sync(served.trainings.recover)
+    cleanup = asyncio.create_task(_clean_up(served))
     yield
     cleanup.cancel()
+    await anyio.to_thread.run_sync(served.trainings.close)
+    await anyio.to_thread.run_sync(served.batches.close)
     if api.state.dicomweb_proxy is not None:
         await api.state.dicomweb_proxy.close()
 

@@ -11,6 +11,22 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.engine_choice import EngineName
 
+SAMPLES = Path(__file__).parents[2] / "sample-data"
+BTCV_OF_REFERENCE = (
+    "spleen",
+    "kidney_right",
+    "kidney_left",
+    "gallbladder",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior_vena_cava",
+    "portal_vein_and_splenic_vein",
+    "pancreas",
+    "adrenal_gland_right",
+    "adrenal_gland_left",
+)
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -39,6 +55,10 @@ class ServingSettings(BaseSettings):
         dicom_disk_bytes: bound on the series that are kept of a DICOMweb server.
         dicomweb_refresh_s: how old the list of a DICOMweb server's studies may be.
         dicomweb_removes_superseded: whether the segmentation of an earlier save is removed from the DICOMweb server.
+        replay_folders: cases that every training mixes in, so that what they show is not forgotten; a folder of
+            cases each.
+        reference_case: a labelled case on which no trained network may become worse; it is never trained on.
+        reference_structures: names of what is scored in it.
     """
 
     model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore")
@@ -59,6 +79,9 @@ class ServingSettings(BaseSettings):
     dicom_disk_bytes: int = Field(default=32 * GIB, ge=1)
     dicomweb_refresh_s: float = Field(default=2.0, ge=0)
     dicomweb_removes_superseded: bool = True
+    replay_folders: tuple[Path, ...] = tuple(sorted((SAMPLES / "replay").glob("*/")))
+    reference_case: Path | None = SAMPLES / "reference" / "ct-trunk"
+    reference_structures: tuple[str, ...] = BTCV_OF_REFERENCE
 
     @classmethod
     def load(cls, conf: Mapping[str, str]) -> ServingSettings:

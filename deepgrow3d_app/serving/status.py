@@ -61,6 +61,7 @@ class TrainingStatus(BaseModel):
     step: int
     total_steps: int
     dice: list[tuple[int, float]] = Field(description="(step, validation Dice)")
+    message: str = Field(description="what happened last, or what came of it")
 
 
 class Status(BaseModel):
@@ -92,7 +93,20 @@ def status_of(served: DeepGrow3DApp, queue: ClickQueue, metrics: Metrics) -> Sta
         clicks=ClicksStatus(
             waiting=queue.waiting, running=queue.running, answered=metrics.n_answered, median_s=metrics.median_s
         ),
-        training=None,
+        training=_training(served),
+    )
+
+
+def _training(served: DeepGrow3DApp) -> TrainingStatus | None:
+    state = served.trainings.latest()
+    if state is None:
+        return None
+    return TrainingStatus(
+        is_running=state.status == "RUNNING",
+        step=state.step,
+        total_steps=state.total_steps,
+        dice=state.curve,
+        message=state.message,
     )
 
 

@@ -9,6 +9,12 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from deepgrow3d_app.serving.doubts import Doubts
+
+UNCERTAIN = "uncertain"
+TAKEN_S = 1800
+"""How long an image that was handed out is somebody's: another annotator gets another one."""
+
 
 class RandomStrategy(Strategy):  # type: ignore[misc]
     """An image without a final label, the likelier the longer it was not handed out.
@@ -34,6 +40,37 @@ class RandomStrategy(Strategy):  # type: ignore[misc]
         ]
         chosen = int(self._generator.choice(len(images), p=np.array(weights) / sum(weights)))
         return {"id": images[chosen], "weight": weights[chosen]}
+
+
+class UncertainStrategy(Strategy):  # type: ignore[misc]
+    """The unlabelled image about which the served network contradicts itself most, and that nobody just got.
+
+    Images are scored in the background, for each network once. Until one is scored, the choice is the other strategy's.
+
+    Args:
+        doubts: the scores.
+        otherwise: chooses where nothing is known yet.
+    """
+
+    def __init__(self, doubts: Doubts, otherwise: Strategy) -> None:
+        super().__init__("Where the model is least sure, by its own disagreement")
+        self._doubts = doubts
+        self._otherwise = otherwise
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """``{"id": image, "weight": disagreement}``, or ``None`` when nothing is left."""
+        images = sorted(datastore.get_unlabeled_images())
+        scores = self._doubts.scores(images)
+        now = time.time()
+        taken = {
+            image for image in scores if now - last_served_ts(datastore.get_image_info(image), UNCERTAIN) < TAKEN_S
+        }
+        free = [image for image in scores if image not in taken] or list(scores)
+        if not free:
+            chosen: dict[str, Any] | None = self._otherwise(request, datastore)
+            return chosen
+        best = max(free, key=lambda image: scores[image])
+        return {"id": best, "weight": round(scores[best], 4)}
 
 
 def last_served_ts(image_info: dict[str, Any], strategy: str) -> int:

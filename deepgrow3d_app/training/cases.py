@@ -77,6 +77,10 @@ class TrainingCase:
         """
         return self.source.load()
 
+    def name_of(self, structure: Structure) -> str:
+        """What the case calls ``structure``; "" where its values have no names."""
+        return next((name for name, value in self.source.names.items() if value == structure.value), "")
+
     def draw_structure(self, generator: np.random.Generator) -> Structure:
         """One at random, the larger ones somewhat more often."""
         weights = np.array([structure.voxels for structure in self.structures], float) ** SIZE_EXPONENT
@@ -107,16 +111,23 @@ class CasePool:
     A group's share of the draws grows with its number of labelled structures, over all its cases, to the
     power 0.35.
 
+    Args:
+        groups: the data sets.
+        first_share: that of the first group, where it is given; the others share the rest.
+
     Raises:
         TrainingError: there is no case to train on.
     """
 
-    def __init__(self, groups: Sequence[CaseGroup]) -> None:
+    def __init__(self, groups: Sequence[CaseGroup], first_share: float | None = None) -> None:
         self.groups = [group.training for group in groups if group.training]
         if not self.groups:
             raise TrainingError("There is no case to train on. Name at least one folder with labelled cases.")
         structures = np.array([sum(len(case.structures) for case in group) for group in self.groups], float)
         self.shares = structures**SHARE_EXPONENT / (structures**SHARE_EXPONENT).sum()
+        if first_share is not None and len(self.groups) > 1:
+            others = self.shares[1:] / self.shares[1:].sum()
+            self.shares = np.concatenate([[first_share], (1 - first_share) * others])
 
     def draw(self, generator: np.random.Generator) -> TrainingCase:
         """A case at random."""

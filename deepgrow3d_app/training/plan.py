@@ -29,11 +29,13 @@ class Recipe:
         policies: how annotators choose their clicks.
         forget_probability: how often the previous mask is withheld, so that a cold start works.
         synthetic_share: patches with made-up targets (pseudo-structures).
+        first_share: how often the others are of the first folder; ``None``: as often as its structures count.
         is_augmented: whether patches are turned, bent, stretched, coarsened and changed in appearance.
         turned_share: of these, how many are mirrored at random. The others lie as patients do, and as the server will
             show them: left, front and top mean something.
         average_decay: of the moving average of the weights, which is what is saved.
         max_gradient_norm: longer gradients are shortened to this.
+        report_every: steps between two lines of the log.
         validate_every: steps between two validations.
         validation_clicks: clicks by the perfect user on each structure in a validation.
         validation_structures: at most so many are clicked, spread over the validation cases.
@@ -50,10 +52,12 @@ class Recipe:
     policies: PolicyMix = field(default_factory=PolicyMix)
     forget_probability: float = 0.2
     synthetic_share: float = 0.35
+    first_share: float | None = None
     is_augmented: bool = True
     turned_share: float = 0.3
     average_decay: float = 0.998
     max_gradient_norm: float = 12.0
+    report_every: int = 20
     validate_every: int = 1000
     validation_clicks: int = 5
     validation_structures: int = 12
@@ -62,12 +66,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "batches_in_turn", "warmup_steps", "max_clicks", "save_every")
-        for name in (*counts, "validate_every", "validation_clicks", "validation_structures"):
+        for name in (*counts, "report_every", "validate_every", "validation_clicks", "validation_structures"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose at least 1.")
         for name in ("forget_probability", "synthetic_share", "turned_share", "average_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a number from 0 to 1.")
+        if self.first_share is not None and not 0 < self.first_share <= 1:
+            raise InvalidRequest(f"The recipe's first_share is {self.first_share}. Choose a share, at most 1.")
         if self.seed < 0:
             raise InvalidRequest(f"The recipe's seed is {self.seed}. Choose 0 or a positive number.")
         for name in ("learning_rate", "max_gradient_norm"):

@@ -26,9 +26,8 @@ from deepgrow3d_app.training.run_folder import RunFolder
 from deepgrow3d_app.training.trainer import Trainer
 from deepgrow3d_app.training.validation import Validation
 
-REPORT_STEPS = 20
-
 Report = Callable[[Progress], None]
+IsStopped = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class RunRequest:
         start_from: checkpoint whose weights it starts from; not looked at where a saved state is gone on from.
         resumes: whether to go on with the run that is in the folder.
         command: what the checkpoint says made it.
+        validates_first: whether what it starts from is validated too.
     """
 
     folders: Sequence[Path]
@@ -48,10 +48,17 @@ class RunRequest:
     start_from: Path | None = None
     resumes: bool = False
     command: str = ""
+    validates_first: bool = False
 
 
 def run_training(
-    request: RunRequest, plan: TrainingPlan, folder: RunFolder, ranks: Ranks, report: Report, tell: Tell
+    request: RunRequest,
+    plan: TrainingPlan,
+    folder: RunFolder,
+    ranks: Ranks,
+    report: Report,
+    tell: Tell,
+    is_stopped: IsStopped = lambda: False,
 ) -> Trainer:
     """Train on the cases of ``request`` and leave a network in ``folder``.
 
@@ -60,8 +67,10 @@ def run_training(
         plan: what is trained, how, and until when.
         folder: of the run; files are written by the first process only, and read by all.
         ranks: this process and the others.
-        report: told every ``REPORT_STEPS`` steps where training stands.
+        report: told now and then where training stands.
         tell: told what is wrong with cases that are left out.
+        is_stopped: asked by the first process at every step, and at every click of a validation; once true, the run
+            is saved and ends, and can be resumed.
 
     Raises:
         TrainingError: nothing to train on; the loss stays non-finite; the disk is full; the cases are not those of
@@ -84,18 +93,18 @@ def run_training(
                 "Name the same folders in the same order, with the same --held-out."
             )
         weights, origin = _start(folder, state)
-        trainer = Trainer(plan, PatchSource(CasePool(groups), plan), ranks, weights)
+        trainer = Trainer(plan, PatchSource(CasePool(groups, plan.recipe.first_share), plan), ranks, weights)
         if state is not None:
             trainer.restore(state)
         if not ranks.agree(trainer.step):
             raise TrainingError(
                 f"Not every process sees the state in '{folder.path}'. Put it on a disk that all share."
             )
-        origin = {"command": request.command, "version": __version__, **origin, "data": known["data"]}
-        run = _Run(trainer, folder, Validation(groups, plan), origin, known)
+        origin = {"command": request.command, "version": __version__, **origin, **known}
+        run = _Run(trainer, folder, Validation(groups, plan), origin, known, is_stopped)
         if state is not None:
             run.restore(state)
-        run.train(report)
+        run.train(report, validates_first=request.validates_first and state is None)
     return trainer
 
 
@@ -149,6 +158,7 @@ class _Run:
         validation: Validation,
         origin: dict[str, str],
         known: dict[str, str],
+        is_stopped: IsStopped,
     ) -> None:
         self.trainer = trainer
         self.ranks = trainer.ranks
@@ -157,6 +167,7 @@ class _Run:
         self.validation = validation
         self.origin = origin
         self.known = known
+        self.is_stopped = is_stopped
         self.best = -1.0
         self.validated = -1
         self.saved = -1
@@ -171,8 +182,8 @@ class _Run:
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
-    def train(self, report: Report) -> None:
-        """Until the budget is used up.
+    def train(self, report: Report, *, validates_first: bool) -> None:
+        """Until the budget is used up, or somebody stops it.
 
         The state is saved before the first step: a run that is killed at once can be resumed as well.
         """
@@ -181,17 +192,19 @@ class _Run:
                 log = held.enter_context(TrainingLog(self.folder, self.trainer.step)) if self.ranks.is_first else None
                 if self.saved < 0:
                     self._save()
+                if log is not None and validates_first:
+                    self._report(log, report, validates=True)
                 # The first process's clock goes for all: learning rates that differ would part their networks.
                 while (done := self.ranks.first(self._done())) < 1.0:
                     if math.isnan(self.trainer.train_step(done)):
                         continue
                     step = self.trainer.step
                     validates = step % self.recipe.validate_every == 0
-                    if log is not None and (step % REPORT_STEPS == 0 or validates):
+                    if log is not None and (step % self.recipe.report_every == 0 or validates):
                         self._report(log, report, validates)
                     if step % self.recipe.save_every == 0:
                         self._save()
-                if log is not None and self.validated != self.trainer.step:
+                if log is not None and self.validated != self.trainer.step and done < math.inf:
                     self._report(log, report, validates=True)
                 self._save()
         except OSError as error:
@@ -202,6 +215,9 @@ class _Run:
             ) from error
 
     def _done(self) -> float:
+        """The share of the budget that is used up; infinity where the run was stopped."""
+        if self.ranks.is_first and self.is_stopped():
+            return math.inf
         return self.trainer.plan.budget.done(self.trainer.step, self.elapsed_s)
 
     def _save(self) -> None:
@@ -214,10 +230,13 @@ class _Run:
         self.ranks.wait()
 
     def _validate(self) -> dict[int, float] | None:
-        self.validated = self.trainer.step
         if not self.validation.targets:
+            self.validated = self.trainer.step
             return None
-        scores = self.validation.score(self.trainer.average.weights)
+        scores = self.validation.score(self.trainer.average.weights, self.is_stopped)
+        if scores is None:
+            return None
+        self.validated = self.trainer.step
         if (mean := sum(scores.values()) / len(scores)) > self.best:
             self.best = mean
             self._write_network(self.folder.best_file)
@@ -228,7 +247,7 @@ class _Run:
         progress = Progress(
             step=self.trainer.step,
             elapsed_s=round(self.elapsed_s, 1),
-            done=min(1.0, self._done()),
+            done=min(1.0, self.trainer.plan.budget.done(self.trainer.step, self.elapsed_s)),
             loss=self.trainer.recent.mean_loss,
             skipped=self.trainer.skipped_in_all,
             dice=self.trainer.recent.mean_dice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -31,23 +31,46 @@ class Validation:
 
     def __init__(self, groups: Sequence[CaseGroup], plan: TrainingPlan) -> None:
         self.plan = plan
-        self.targets = _spread(groups, plan.recipe.validation_structures)
+        self.targets = spread_targets(groups, plan.recipe.validation_structures)
         self.clicks = [clicks for clicks in REPORTED_CLICKS if clicks <= plan.recipe.validation_clicks]
 
-    def score(self, weights: dict[str, Tensor]) -> dict[int, float]:
-        """Mean Dice of a network with ``weights``, on the stored grid, by number of clicks. Uses no randomness."""
+    def score(
+        self, weights: dict[str, Tensor], is_stopped: Callable[[], bool] = lambda: False
+    ) -> dict[int, float] | None:
+        """Mean Dice of a network with ``weights``, on the stored grid, by number of clicks. Uses no randomness.
+
+        ``None`` where ``is_stopped``, which is asked at every click, says so.
+        """
         network = build_network(self.plan.spec)
         load_weights(network, weights)
-        method = _Network(Predictor(self.plan.spec, TorchEngine(network)))
-        rows = []
-        for case, structure in self.targets:
-            opened = case.open()
-            spacing_mm = opened.volume.spacing_mm
-            reference = Reference(np.asarray(opened.labels == structure.value), spacing_mm)
-            user = perfect_user(opened.volume)
-            rounds = [one for one, _ in annotate(method, opened.volume, reference, user, max(self.clicks))]
-            rows.append([rounds[clicks - 1].dice for clicks in self.clicks])
-        return dict(zip(self.clicks, np.mean(rows, axis=0).tolist(), strict=True))
+        predictor = Predictor(self.plan.spec, TorchEngine(network))
+        rows = [dice_of(predictor, case, structure, self.clicks, is_stopped) for case, structure in self.targets]
+        if any(row is None for row in rows):
+            return None
+        return dict(zip(self.clicks, np.mean([row for row in rows if row], axis=0).tolist(), strict=True))
+
+
+def dice_of(
+    predictor: Predictor,
+    case: TrainingCase,
+    structure: Structure,
+    clicks: Sequence[int],
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> list[float] | None:
+    """The Dice that the perfect user gets for ``structure`` after each number of ``clicks``, on the stored grid.
+
+    ``None`` where ``is_stopped``, which is asked at every click, says so.
+    """
+    if is_stopped():
+        return None
+    opened = case.open()
+    reference = Reference(np.asarray(opened.labels == structure.value), opened.volume.spacing_mm)
+    dice: list[float] = []
+    for one, _ in annotate(_Network(predictor), opened.volume, reference, perfect_user(opened.volume), max(clicks)):
+        if is_stopped():
+            return None
+        dice.append(one.dice)
+    return [dice[count - 1] for count in clicks]
 
 
 class _Network:
@@ -62,7 +85,7 @@ class _Network:
         return self._predictor.predict(volume, clicks, previous).mask
 
 
-def _spread(groups: Sequence[CaseGroup], count: int) -> list[tuple[TrainingCase, Structure]]:
+def spread_targets(groups: Sequence[CaseGroup], count: int) -> list[tuple[TrainingCase, Structure]]:
     """At most ``count`` structures, from as many groups and cases as there are; always the same ones."""
     lists = [
         [(case, structure) for case in group.validation for structure in case.structures]

@@ -24,7 +24,8 @@ def find_manifest_file(file: Path) -> list[CaseSource] | None:
 
     A ``.csv`` has the columns ``image,labels`` and, if wanted, ``name,patient``; the names of its structures
     stand in a ``structures.json`` beside it. A ``.json`` holds ``{"structures": {NAME: V}, "cases": [{"image":
-    FILE, "labels": FILE, "name": NAME, "patient": PATIENT}]}``.
+    FILE, "labels": FILE, "name": NAME, "patient": PATIENT}]}``; a case whose values mean something else has
+    ``"structures"`` of its own.
 
     Raises:
         UnreadableVolume: the file is damaged.
@@ -86,4 +87,6 @@ def _case(row: Mapping[str, object], number: int, names: Mapping[str, int], file
             "Name both files, as 'image' and 'labels'."
         )
     name = name or stem_of(Path(image))
+    if isinstance(row.get("structures"), Mapping):
+        names = names_from_structures(row, file)
     return CaseSource(name, patient or name, file.parent / image, file.parent / labels, names)

@@ -8,9 +8,9 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
-from deepgrow3d_app.serving.datastore import LABEL_EXTENSION
 from deepgrow3d_app.serving.dicomweb.final_label import FinalLabel
 from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, StoredSegmentation
+from deepgrow3d_app.serving.label_history import LABEL_EXTENSION
 
 FINAL = "final"
 

@@ -6,16 +6,14 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from monailabel.datastore.local import DataModel
 
 from deepgrow3d_app import PRODUCT, __version__
 from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
 from deepgrow3d_app.serving.click_log import ClickLog
-from deepgrow3d_app.serving.datastore import LABEL_EXTENSION, StudiesDatastore
+from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.dicomweb.final_label import (
     FIRST_SERIES_NUMBER,
     FinalLabel,
@@ -28,6 +26,7 @@ from deepgrow3d_app.serving.dicomweb.listing import FINAL, bring_in_line
 from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, Pacs, StoredSegmentation, referenced_series
 from deepgrow3d_app.serving.dicomweb.series_folder import SeriesFolder
 from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, LabelVersion
 from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_seg.decode import decode_seg
@@ -57,6 +56,7 @@ class DicomWebStudies(StudiesDatastore):
         max_bytes: bound on the fetched series.
         refresh_s: how old the list may be.
         removes_superseded: whether an earlier final label of ours is removed from the server.
+        model_digest: tells the sha256 of the served network, for the history of labels.
 
     Raises:
         InvalidRequest: the index of the folder is damaged.
@@ -72,6 +72,7 @@ class DicomWebStudies(StudiesDatastore):
         max_bytes: int,
         refresh_s: float,
         removes_superseded: bool,
+        model_digest: Callable[[], str] = lambda: "",
     ) -> None:
         self._pacs = pacs
         self._series = SeriesFolder(folder / SERIES_FOLDER, pacs, max_bytes)
@@ -80,7 +81,7 @@ class DicomWebStudies(StudiesDatastore):
         self._removes_superseded = removes_superseded
         self._refreshing = threading.Lock()
         self._next_refresh = 0.0
-        super().__init__(folder, volumes, log, auto_reload=False, images_dir=SERIES_FOLDER)
+        super().__init__(folder, volumes, log, auto_reload=False, images_dir=SERIES_FOLDER, model_digest=model_digest)
 
     def name(self) -> str:
         """The server's address."""
@@ -148,11 +149,17 @@ class DicomWebStudies(StudiesDatastore):
         return status
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Images and final labels, as files for training; both are fetched where they are not here yet."""
-        return [
-            {"image": str(self.image_download(image)), "label": str(self.label_file(image, FINAL))}
-            for image in self.get_labeled_images()
-        ]
+        """Images and final labels, as files for training; both are fetched where they are not here yet.
+
+        What cannot be had or read is left out, and the log says why.
+        """
+        pairs = []
+        for image in self.get_labeled_images():
+            try:
+                pairs.append({"image": str(self.image_download(image)), "label": str(self.label_file(image, FINAL))})
+            except (InvalidInput, NotFound, ServerFault) as error:  # noqa: PERF203 - each image on its own
+                logger.warning("Left out of the list for training: '%s'. %s", image, error)
+        return pairs
 
     def _merge(self, images: list[ImageSeries], segmentations: list[StoredSegmentation]) -> None:
         as_it_is = self._shown.model_copy(deep=True)
@@ -298,15 +305,14 @@ class DicomWebStudies(StudiesDatastore):
     def adopt(self, label: LabelToStore) -> None:
         """Make ``label``, which is on the server now, the final label of its image."""
         volume = self._volumes.get(self.image_file(label.image_id))
-        content = io.BytesIO(encode_mask(label.mask, volume.affine, LABEL_EXTENSION))
-        name = f"{label.image_id}{LABEL_EXTENSION}"
-        info = {**label.final.to_info(), "label_info": info_of(label.segments), "ts": int(time.time()), "name": name}
+        content = encode_mask(label.mask, volume.affine, LABEL_EXTENSION)
+        info = {**label.final.to_info(), "label_info": info_of(label.segments)}
+        record = LabelVersion(model_sha256=self._model_digest())
         with self.editing() as index:
             entry = index.objects.get(label.image_id)
             if entry is None:
                 raise NotFound(f"The series {shown(label.image_id)} is gone from the studies.")
-            entry.labels[FINAL] = DataModel(info=info, ext=LABEL_EXTENSION)
-            replace_file(self.labels_folder / FINAL / name, content)
+            self._put_label(entry, label.image_id, FINAL, content, info, record)
         self._remove(label.superseded, label.final)
 
     def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,14 @@
     return window.services.segmentationService.getLabelmapVolume(SEGMENTATION).voxelManager;
   }
 
+  // Who saves, as far as anybody can tell: this browser
+  function annotator() {
+    const key = 'deepgrow3d-annotator';
+    const known = localStorage.getItem(key) || `OHIF-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16)}`;
+    localStorage.setItem(key, known);
+    return known;
+  }
+
   async function checked(response) {
     if (response.ok) return response;
     const text = await response.text();
@@ -54,12 +62,12 @@
     if (!used.length) throw new Error('There is nothing to save yet: choose an organ, click, and press Run.');
     const info = used.map(value => ({ name: segments()[value]?.label || `label ${value}`, idx: value }));
     const form = new FormData();
-    form.append('params', JSON.stringify({ label_info: info, model: 'deepgrow3d' }));
+    form.append('params', JSON.stringify({ label_info: info, model: 'deepgrow3d', client_id: annotator() }));
     form.append('label', new Blob([labels]), 'label.bin');
     const url = new URL('datastore/label', server());
     url.searchParams.set('image', seriesUid());
-    await checked(await fetch(url, { method: 'PUT', body: form }));
-    return `Saved: ${info.map(one => one.name).join(', ')}.`;
+    const saved = await (await checked(await fetch(url, { method: 'PUT', body: form }))).json();
+    return `Saved: ${info.map(one => one.name).join(', ')}.${saved.notice ? ` ${saved.notice}` : ''}`;
   }
 
   async function open() {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, USER, FileWorkers, Served
@@ -16,6 +18,7 @@ from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
+from deepgrow3d_app.serving.label_history import LabelVersion
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
 from deepgrow3d_app.volume.files import EXTENSIONS
@@ -24,6 +27,16 @@ router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 FINAL = "final"
 DIGESTS = ("SHA256", "SHA512", "MD5")
+
+
+class SavedLabel(BaseModel):
+    """What became of a label that was sent."""
+
+    image: str
+    label: str
+    version: int
+    notice: str | None = Field(description="where somebody else had saved the label before")
+
 
 Params = Annotated[str, Form(description="a JSON object")]
 
@@ -108,14 +121,17 @@ async def save_label(
     label: Annotated[UploadFile, File(description="on the grid of the image; as .bin: its voxels, one byte each")],
     params: Params = "{}",
     tag: str = FINAL,
-) -> dict[str, str]:
-    """Save a label."""
+) -> SavedLabel:
+    """Save a label, as a new version: earlier ones are kept.
+
+    `params`: `{"label_info": [{"name": "liver", "idx": 1}], "client_id": "..."}`. With `"based_on": VERSION` the label
+    is refused (409) where somebody saved another version meanwhile; without it, `notice` tells of that.
+    """
     info = parse_object(params or "{}", "params")
-    label_id = await workers.run(_save_label, served, image, tag or FINAL, Upload.of(label), info)
-    return {"image": image, "label": label_id}
+    return await workers.run(_save_label, served, image, tag or FINAL, Upload.of(label), info)
 
 
-def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, info: dict[str, Any]) -> str:
+def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, info: dict[str, Any]) -> SavedLabel:
     extension = RAW_EXTENSION if upload.name.lower().endswith(RAW_EXTENSION) else upload.extension
     if not extension:
         raise InvalidRequest(
@@ -126,7 +142,23 @@ def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, inf
     with upload.staged(f"label{extension}") as path:
         label_id = images.save_label(image, str(path), tag, info)
     served.on_save_label(image, label_id)
-    return label_id
+    versions = images.history.versions(image, tag)
+    return SavedLabel(
+        image=image, label=label_id, version=versions[-1].number if versions else 0, notice=_notice(versions)
+    )
+
+
+def _notice(versions: Sequence[LabelVersion]) -> str | None:
+    """What whoever saved the last of ``versions`` should know: that somebody else had saved one before."""
+    if len(versions) < 2 or versions[-2].client_id == versions[-1].client_id:
+        return None
+    earlier = versions[-2]
+    by = shown(earlier.client_id) if earlier.client_id else "somebody else"
+    ago = max(0, round((versions[-1].saved - earlier.saved) / 60))
+    return (
+        f"{by} had saved this label {ago} minutes before, as version {earlier.number}. Yours is version "
+        f"{versions[-1].number} and counts; the earlier one is kept."
+    )
 
 
 @router.delete("/label", dependencies=ADMIN)
@@ -154,6 +186,20 @@ def label_info(served: Served, label: str, tag: str) -> Any:
     """What is known of a label."""
     served.images().label_file(label, tag)
     return served.images().get_label_info(label, tag)
+
+
+@router.get("/label/versions", dependencies=USER)
+def label_versions(served: Served, label: str, tag: str = FINAL) -> list[LabelVersion]:
+    """Every version of a label: who saved it, when, with which network and which clicks; the oldest first."""
+    served.images().image_file(label)
+    return served.images().history.versions(label, tag)
+
+
+@router.get("/label/version", dependencies=USER)
+def label_version(served: Served, label: str, version: int, tag: str = FINAL) -> FileResponse:
+    """The label map of a version."""
+    served.images().image_file(label)
+    return _download(served.images().history.file(label, tag, version))
 
 
 @router.put("/label/info", dependencies=ANNOTATOR)

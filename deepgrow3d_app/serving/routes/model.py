@@ -1,8 +1,7 @@
-"""``/model``: the checkpoint that is served."""
+"""``/model``: the checkpoint that is served, and those that were."""
 
 from __future__ import annotations
 
-import filecmp
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,10 @@ from fastapi import APIRouter, UploadFile
 from fastapi.responses import FileResponse
 
 from deepgrow3d_app.errors import CheckpointError, InvalidRequest, NotFound
-from deepgrow3d_app.model.engine_choice import EngineChoice
+from deepgrow3d_app.retraining.versions import VersionRecord
 from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, FileWorkers, Served
 from deepgrow3d_app.serving.app import DeepGrow3DApp
-from deepgrow3d_app.serving.served_model import load_predictors
 from deepgrow3d_app.serving.uploads import Upload
-from deepgrow3d_app.volume.atomic_file import replace_file
 
 router = APIRouter(prefix="/model", tags=["Model"])
 
@@ -33,9 +30,25 @@ def model_info(served: Served, model: str) -> dict[str, Any]:
     return served.model_info(model) or {}
 
 
+@router.get("/versions/{model}", dependencies=ADMIN)
+def model_versions(served: Served, model: str) -> dict[str, Any]:
+    """What was served so far, the oldest first, and which of it is served; null before anything was replaced."""
+    served.infer_task(model)
+    versions = served.model.versions
+    current = versions.current()
+    return {"served": None if current is None else current.number, "versions": versions.all()}
+
+
+@router.post("/rollback/{model}", dependencies=ADMIN)
+async def roll_back(served: Served, workers: FileWorkers, model: str, version: int | None = None) -> VersionRecord:
+    """Serve an earlier version again, from the next click on; without a number, the one before."""
+    served.infer_task(model)
+    return await workers.run(served.model.roll_back, version)
+
+
 @router.put("/{model}", dependencies=ANNOTATOR)
 async def update_model(served: Served, workers: FileWorkers, model: str, file: UploadFile) -> dict[str, Any]:
-    """Serve another checkpoint, from the next click on; the replaced one stays beside it."""
+    """Serve another checkpoint, from the next click on; the replaced one stays as a version."""
     served.infer_task(model)
     return await workers.run(_update_model, served, model, Upload.of(file))
 
@@ -43,21 +56,10 @@ async def update_model(served: Served, workers: FileWorkers, model: str, file: U
 def _update_model(served: DeepGrow3DApp, model: str, upload: Upload) -> dict[str, Any]:
     with upload.staged("upload.safetensors") as path:
         try:
-            load_predictors(path, EngineChoice("torch", path.parent))
+            version = served.model.publish(path, VersionRecord(made_by="upload"))
         except CheckpointError as error:
             raise InvalidRequest(f"The upload cannot be served. {error} Send a checkpoint of DeepGrow 3D.") from error
-        _replace_checkpoint(served.model.path, path)
-    return served.model_info(model) or {}
-
-
-def _replace_checkpoint(served: Path, upload: Path) -> None:
-    """Put ``upload`` in the place of ``served``, which stays beside it as ``NAME.previous.safetensors``."""
-    # The same weights sent twice must not push out the ones before them.
-    if served.is_file() and not filecmp.cmp(served, upload, shallow=False):
-        with served.open("rb") as replaced:
-            replace_file(served.with_name(f"{served.stem}.previous{served.suffix}"), replaced)
-    with upload.open("rb") as content:
-        replace_file(served, content)
+    return {**(served.model_info(model) or {}), "version": version.number}
 
 
 @router.delete("/{model}", dependencies=ANNOTATOR)

@@ -286,3 +286,13 @@ class TestNothingFound:
     def test_no_such_folder(self, tmp_path):
         with pytest.raises(NotFound, match="There is no folder"):
             find_cases(tmp_path / "nowhere")
+
+
+def test_a_case_of_a_json_manifest_may_have_names_of_its_own(tmp_path):
+    rows = [
+        {"image": "a", "labels": "b", "name": "a"},
+        {"image": "c", "labels": "d", "name": "c", "structures": {"x": 2}},
+    ]
+    (tmp_path / "cases.json").write_text(json.dumps({"structures": {"liver": 1}, "cases": rows}))
+    first, second = find_cases(tmp_path / "cases.json")
+    assert (first.names, second.names) == ({"liver": 1}, {"x": 2})

@@ -12,6 +12,7 @@ from deepgrow3d_app.cases.folders import find_cases
 from deepgrow3d_app.cases.layouts.prepared_folder import find_prepared_folder
 from deepgrow3d_app.cases.preparation import Preparation
 from deepgrow3d_app.cases.prepare import prepare_cases
+from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import Busy, InvalidInput, LabelMismatch, NotFound, UnreadableVolume
 
 
@@ -395,3 +396,19 @@ def test_a_preparation_of_a_missing_case_is_a_fault_and_leaves_nothing(tmp_path,
     assert outcome.structures is None
     assert outcome.faults[0].is_left_out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_new_structure_in_one_case_leaves_the_others_prepared(output, tmp_path, write_pair):
+    folder = tmp_path / "studies"
+    sources = []
+    for name, names in (("a", {"block": 1, "plane": 3}), ("b", {"block": 1}), ("c", {"plane": 1, "other": 3})):
+        write_pair(folder / f"{name}.nii.gz", folder / f"{name}-labels.nii.gz")
+        sources.append(CaseSource(name, name, folder / f"{name}.nii.gz", folder / f"{name}-labels.nii.gz", names))
+    assert prepare_cases(sources[:2], output, None).new == 2
+    before = _files(output / "cases" / "a")
+    report = prepare_cases(sources, output, None)
+    assert report.new == 1  # c alone
+    assert report.manifest.structures == {"block": 1, "other": 2, "plane": 3}
+    assert _files(output / "cases" / "a") == before
+    labels = {case.name: np.unique(case.load().labels).tolist() for case in find_cases(output)}
+    assert labels == {"a": [0, 1, 3], "b": [0, 1], "c": [0, 2, 3]}

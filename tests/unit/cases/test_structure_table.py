@@ -30,3 +30,21 @@ def test_without_any_name_values_stay():
 def test_a_label_map_has_no_room_for_256_structures():
     with pytest.raises(InvalidInput, match="256 different structures, a label map holds 255"):
         structure_table([{f"a{value}": value for value in range(1, 256)}, {"b": 1}])
+
+
+def test_what_has_a_value_keeps_it_whatever_comes_later():
+    known = {"liver": 1, "spleen": 2}
+    assert structure_table([{"liver": 1}, {"spleen": 2}, {"aorta": 1}], known) == {"liver": 1, "spleen": 2, "aorta": 3}
+    # As numbered in its own case, where that is free.
+    assert structure_table([{"liver": 1}, {"aorta": 7}], known) == {"liver": 1, "aorta": 7}
+    # A case that calls something else its number 1 moves nothing.
+    assert structure_table([{"spleen": 1}], known) == {"spleen": 2}
+
+
+def test_values_of_names_gone_by_are_taken_last():
+    known = {f"old {value}": value for value in range(1, 255)} | {"liver": 255}
+    assert structure_table([{"liver": 1, "aorta": 2, "cava": 3}], known) == {"aorta": 1, "cava": 2, "liver": 255}
+
+
+def test_where_nothing_known_is_left_a_table_is_made_anew():
+    assert structure_table([{"liver": 4}], {"spleen": 4}) == {"liver": 4}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.retraining.job import JobState
 from deepgrow3d_app.serving import status
 from deepgrow3d_app.serving.click_queue import ClickQueue
 from deepgrow3d_app.serving.file_version import file_version
@@ -46,11 +47,12 @@ def evaluations(tmp_path, monkeypatch):
     monkeypatch.setattr(status, "EVALUATIONS", tmp_path / "evaluation")
 
 
-def state(path, metrics):
+def state(path, metrics, training=None):
     served: Any = SimpleNamespace(
         model=SimpleNamespace(path=path, loaded=SimpleNamespace(predictors=SimpleNamespace(devices=("cpu",)))),
         images=lambda: SimpleNamespace(status=lambda: {"total": 5, "completed": 2}),
         dicomweb=None,
+        trainings=SimpleNamespace(latest=lambda: training),
     )
     return status.status_of(served, ClickQueue(1, 1), metrics)
 
@@ -64,6 +66,17 @@ def test_scores_are_shown_for_the_weights_that_were_scored(tmp_path, evaluations
     assert file_version(checkpoint)
     checkpoint.write_bytes(b"other weights")
     assert state(checkpoint, Metrics()).model.scores == []
+
+
+def test_a_training_is_shown_with_its_curve(tmp_path, evaluations):
+    assert state(tmp_path / "none", Metrics()).training is None
+    training = JobState(
+        id="0001", started=0.0, step=6, total_steps=10, total_epochs=5, curve=[(0, 0.5), (6, 0.75)], message="Epoch 3"
+    )
+    shown = state(tmp_path / "none", Metrics(), training).training
+    assert shown is not None
+    assert (shown.is_running, shown.step, shown.total_steps) == (True, 6, 10)
+    assert (shown.dice, shown.message) == ([(0, 0.5), (6, 0.75)], "Epoch 3")
 
 
 def test_studies_and_clicks(tmp_path, evaluations):

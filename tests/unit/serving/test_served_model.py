@@ -10,6 +10,7 @@ from deepgrow3d_app.model.checkpoint import SPEC_KEY, Checkpoint, weights_of
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.retraining.versions import VersionRecord
 from deepgrow3d_app.serving.served_model import ServedModel
 
 TORCH = EngineChoice("torch", Path("unused"))
@@ -82,3 +83,27 @@ def test_a_bad_file_leaves_the_old_model_serving_and_is_reported_once(checkpoint
     assert len(caplog.records) == 1
     publish(checkpoint, "spleen")
     assert labels(model) == ("spleen",)
+
+
+def test_a_publication_is_served_from_the_next_click_on_and_can_be_taken_back(checkpoint, tmp_path):
+    model = ServedModel(checkpoint, TORCH)
+    first = model.digest()
+    publish(tmp_path / "candidate.safetensors", "spleen")
+    version = model.publish(tmp_path / "candidate.safetensors", VersionRecord(made_by="upload"))
+    assert (version.number, model.loaded.predictors.spec.labels) == (2, ("spleen",))
+    assert model.loaded is model.current()  # nothing is left to be loaded by a click
+    assert model.digest() == version.sha256 != first
+    assert model.roll_back(None).number == 1
+    assert (model.digest(), model.loaded.predictors.spec.labels) == (first, ("liver",))
+    assert model.roll_back(2).number == 2
+    assert model.loaded.predictors.spec.labels == ("spleen",)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+def test_what_answers_no_click_is_not_published(checkpoint, tmp_path, content):
+    model = ServedModel(checkpoint, TORCH)
+    (tmp_path / "candidate.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        model.publish(tmp_path / "candidate.safetensors", VersionRecord(made_by="upload"))
+    assert labels(model) == ("liver",)
+    assert model.versions.all() == []

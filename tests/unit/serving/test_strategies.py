@@ -2,7 +2,7 @@ import time
 
 import numpy as np
 
-from deepgrow3d_app.serving.strategies import RandomStrategy
+from deepgrow3d_app.serving.strategies import RandomStrategy, UncertainStrategy
 
 
 class Images:
@@ -46,3 +46,33 @@ def test_of_equal_images_each_has_its_chance():
 def test_what_clients_wrote_into_the_info_does_no_harm():
     for info in ({"strategy": "x"}, {"strategy": {"random": 3}}, {"strategy": {"random": {"ts": "x"}}}):
         assert choose({"a": info})["id"] == "a"
+
+
+class Known:
+    """Scores that are known already."""
+
+    def __init__(self, scores):
+        self.known = scores
+
+    def scores(self, images):
+        return {image: self.known[image] for image in images if image in self.known}
+
+
+def unsure(infos, scores):
+    strategy = UncertainStrategy(Known(scores), RandomStrategy(np.random.default_rng(0)))  # type: ignore[arg-type]
+    return strategy({"strategy": "uncertain"}, Images(infos))
+
+
+def test_the_least_sure_image_comes_first():
+    assert unsure({"a": {}, "b": {}, "c": {}}, {"a": 0.2, "b": 0.7}) == {"id": "b", "weight": 0.7}
+
+
+def test_an_image_that_somebody_has_is_not_handed_out_again_until_it_is_the_last():
+    now = {"strategy": {"uncertain": {"ts": int(time.time())}}}
+    assert unsure({"a": {}, "b": now}, {"a": 0.2, "b": 0.7})["id"] == "a"
+    assert unsure({"a": now, "b": now}, {"a": 0.2, "b": 0.7})["id"] == "b"
+
+
+def test_while_nothing_is_known_chance_decides():
+    assert unsure({"a": {}}, {})["id"] == "a"
+    assert unsure({}, {"a": 1.0}) is None

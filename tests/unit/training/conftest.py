@@ -86,6 +86,7 @@ class TrainingRun:
         self.reported: list[Progress] = []
         self.told: list[str] = []
         self.killed_at = -1
+        self.is_stopped = lambda: False
 
     @property
     def files(self):
@@ -98,7 +99,7 @@ class TrainingRun:
         request = RunRequest([self.cases], self.held_out, command="by hand")
         request = dataclasses.replace(request, **changes)
         self.plan = dataclasses.replace(self.plan, budget=Budget(steps, minutes))
-        return run_training(request, self.plan, self.folder, ALONE, self.report, self.told.append)
+        return run_training(request, self.plan, self.folder, ALONE, self.report, self.told.append, self.is_stopped)
 
     def report(self, progress):
         self.reported.append(progress)

@@ -18,7 +18,6 @@ from deepgrow3d_app.training import run as run_training_module
 from deepgrow3d_app.training import run_folder
 from deepgrow3d_app.training.log import TrainingLog
 from deepgrow3d_app.training.plan import Budget, read_plan
-from deepgrow3d_app.training.run import REPORT_STEPS
 from deepgrow3d_app.training.run_folder import RunFolder
 
 
@@ -45,9 +44,9 @@ def test_a_run_leaves_its_plan_a_network_a_log_and_curves(run, plan):
 
 
 def test_a_line_is_logged_every_so_many_steps_and_at_the_end(run, plan):
-    run.plan = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, validate_every=1000))
-    run.train(REPORT_STEPS + 1)
-    assert run.steps_of_log == [REPORT_STEPS, REPORT_STEPS + 1]
+    run.plan = dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, validate_every=1000, report_every=3))
+    run.train(7)
+    assert run.steps_of_log == [3, 6, 7]
 
 
 def test_the_best_network_is_kept_where_there_are_validation_cases(make_run, plan, many_cases):
@@ -182,3 +181,33 @@ class TestBudget:
         assert 0 < trainer.step < 30
         assert run.log[-1]["step"] == trainer.step
         assert run.state["elapsed_s"] >= 30
+
+
+def test_a_run_that_is_stopped_is_saved_and_goes_on_as_if_nothing_had_been(run, make_run, plan):
+    whole = make_run("whole", plan)
+    whole.train(6)
+    asked = itertools.count()
+    run.is_stopped = lambda: next(asked) >= 4
+    trainer = run.train(6)
+    assert 0 < trainer.step < 6
+    assert run.state["step"] == trainer.step
+    run.is_stopped = lambda: False
+    run.resume(6)
+    assert [line["loss"] for line in run.log if line["step"] == 6] == [whole.log[-1]["loss"]]
+
+
+def test_a_validation_that_is_stopped_is_none(make_run, plan, many_cases):
+    recipe = dataclasses.replace(plan.recipe, validation_clicks=3, validation_structures=1, validate_every=1)
+    run = make_run("run", dataclasses.replace(plan, recipe=recipe), many_cases, held_out=2)
+    asked = itertools.count()
+    run.is_stopped = lambda: next(asked) >= 3  # before a step, and then inside of the validation
+    run.train(5)
+    assert all(line["validation"] is None for line in run.log)
+    assert not run.folder.best_file.exists()
+
+
+def test_what_it_starts_from_is_validated_where_that_is_asked_for(make_run, plan, many_cases):
+    recipe = dataclasses.replace(plan.recipe, validation_clicks=1, validation_structures=1, validate_every=1000)
+    run = make_run("run", dataclasses.replace(plan, recipe=recipe), many_cases, held_out=2)
+    run.train(1, validates_first=True)
+    assert [(line["step"], set(line["validation"])) for line in run.log] == [(0, {"1"}), (1, {"1"})]

@@ -1,0 +1,79 @@
+"""Where the next click tells the network most: where it is least sure, near the border that it drew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool3d, max_pool3d
+
+from deepgrow3d_app.click.guidance import Point
+from deepgrow3d_app.model.roi import Roi
+from deepgrow3d_app.volume.geometry import Index
+
+BLOCK = 4
+"""Patch voxels: doubt is averaged over blocks, so that one odd voxel suggests nothing."""
+
+TAKEN = 2
+"""Patch voxels around a click, along each axis, in which no other click is suggested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A voxel to look at next.
+
+    Attributes:
+        index: on the volume's stored grid, (i, j, k).
+        doubt: how unsure the network is around it: 0 certain, 1 it could be either.
+        is_inside: whether the mask holds it now.
+    """
+
+    index: Index
+    doubt: float
+    is_inside: bool
+
+
+def least_sure(logits: Tensor, roi: Roi, clicked: Sequence[Point] = ()) -> Suggestion | None:
+    """The voxel in the middle of the network's doubt, in source voxels of ``roi``; ``None`` where it drew no border.
+
+    Args:
+        logits: float (i, j, k) of the region's patch, as the network gave them.
+        roi: the region.
+        clicked: in patch voxels: what lies around them was said already.
+    """
+    inside = logits > 0
+    if bool(inside.all()) or not bool(inside.any()):
+        return None
+    doubt = 1 - torch.tanh(logits.float().abs() / 2)  # 1 - |2p - 1| for p the logistic function of the logit
+    doubt = torch.where(_within(roi), doubt, 0)
+    for point in clicked:
+        box = tuple(slice(max(0, math.ceil(p - TAKEN)), max(0, math.floor(p + TAKEN) + 1)) for p in point)
+        doubt[box] = 0
+    share = avg_pool3d(inside[None].float(), BLOCK)[0]
+    has_border = max_pool3d(share[None], 3, 1, 1)[0] - -max_pool3d(-share[None], 3, 1, 1)[0] > 0
+    blocks = torch.where(has_border, avg_pool3d(doubt[None], BLOCK)[0], 0)
+    best = int(blocks.argmax())
+    if float(blocks.flatten()[best]) <= 0:
+        return None
+    corner = [int(place) * BLOCK for place in torch.unravel_index(torch.tensor(best), blocks.shape)]
+    part = doubt[tuple(slice(start, start + BLOCK) for start in corner)]
+    within = torch.unravel_index(part.argmax(), part.shape)
+    place = [start + int(offset) for start, offset in zip(corner, within, strict=True)]
+    i, j, k = (
+        min(extent - 1, max(0, round(start + (position + 0.5) * step)))
+        for position, start, step, extent in zip(place, roi.start, roi.step, roi.source_shape, strict=True)
+    )
+    return Suggestion((i, j, k), float(part.max()), bool(inside[tuple(place)]))
+
+
+def _within(roi: Roi) -> Tensor:
+    """Which patch voxels have their centre in the volume: bool (i, j, k)."""
+    axes = []
+    for axis, extent in enumerate(roi.source_shape):
+        positions = roi.start[axis] + (torch.arange(roi.patch_shape[axis]) + 0.5) * roi.step[axis]
+        axes.append((positions >= -0.5) & (positions <= extent - 0.5))
+    i, j, k = axes
+    return i[:, None, None] & j[None, :, None] & k[None, None, :]

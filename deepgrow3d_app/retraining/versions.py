@@ -1,0 +1,209 @@
+"""The networks that were served, newest last: published, rolled back to, and never half-written.
+
+They lie beside the served checkpoint, as ``versions/NAME-0007.safetensors`` with a record ``.json`` each. The weights
+are written first and the record last: a version is there when its record is. The served checkpoint is always a copy
+of one of them, and is replaced by a rename; where a process is killed in between, either the old network is served or
+the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
+
+from deepgrow3d_app.errors import CheckpointError, NotFound
+from deepgrow3d_app.retraining.gate import Decision
+from deepgrow3d_app.volume.atomic_file import replace_file
+
+KEPT_VERSIONS = 5
+VERSIONS_FOLDER = "versions"
+REMAINS_S = 600
+"""How old a half-written file is when whoever wrote it is certainly gone."""
+
+
+class VersionRecord(BaseModel):
+    """What is known of a version.
+
+    Attributes:
+        number: from 1; never given twice.
+        sha256: of the file.
+        published: seconds since 1970.
+        made_by: ``training``, ``upload``, or ``found`` for a file that somebody put there.
+        parent: the sha256 of what was served before it.
+        job: the training.
+        data: names and digests of what it was trained on.
+        duration_s: that the training took.
+        decision: of the gate.
+        client: who asked for it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int = 0
+    sha256: str = ""
+    published: float = 0.0
+    made_by: str
+    parent: str = ""
+    job: str = ""
+    data: dict[str, str] = {}
+    duration_s: float = 0.0
+    decision: Decision | None = None
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The versions of one served checkpoint; several processes may change them.
+
+    Attributes:
+        served: the checkpoint that is served.
+    """
+
+    served: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self.served.parent / VERSIONS_FOLDER
+
+    def all(self) -> list[VersionRecord]:
+        """What there is, the oldest first."""
+        return sorted(
+            (VersionRecord.model_validate_json(file.read_bytes()) for file in self._records()),
+            key=lambda version: version.number,
+        )
+
+    def current(self) -> VersionRecord | None:
+        """The one that is served; ``None`` where the served file is none of them."""
+        digest = sha256_of(self.served)
+        return next((version for version in reversed(self.all()) if version.sha256 == digest), None)
+
+    def file(self, number: int) -> Path:
+        """The weights of version ``number``.
+
+        Raises:
+            NotFound: there is no such version (any more).
+            CheckpointError: its file is not what was published.
+        """
+        known = {version.number: version for version in self.all()}
+        if number not in known:
+            there_are = ", ".join(map(str, known)) or "none"
+            raise NotFound(f"There is no version {number} of '{self.served.stem}'. There are {there_are}.")
+        file = self._weights(number)
+        if sha256_of(file) != known[number].sha256:
+            raise CheckpointError(f"Version {number} of '{self.served.stem}' is damaged. Choose another version.")
+        return file
+
+    def publish(self, weights: Path, record: VersionRecord) -> VersionRecord:
+        """Serve ``weights``, which were found good, as a new version. The same weights again are the same version.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written to; what was served is served.
+        """
+        with self._locked():
+            parent = self._keep_served()
+            digest = sha256_of(weights)
+            version = next((version for version in self.all() if version.sha256 == digest), None)
+            if version is None:
+                version = self._add(weights, record.model_copy(update={"sha256": digest, "parent": parent}))
+            self._serve(version.number)
+            self._remove_oldest(digest)
+            return version
+
+    def roll_back(self, number: int | None = None) -> VersionRecord:
+        """Serve an earlier version again.
+
+        Args:
+            number: which; ``None`` for the parent of the one that is served, or else the one before it.
+
+        Raises:
+            NotFound: there is no such version.
+            CheckpointError: it is damaged.
+        """
+        with self._locked():
+            self._keep_served()
+            versions = self.all()
+            if number is None:
+                served = self.current()
+                assert served is not None  # noqa: S101 - it was kept a moment ago
+                earlier = [v for v in versions if v.sha256 == served.parent] or [
+                    v for v in versions if v.number < served.number
+                ]
+                if not earlier:
+                    raise NotFound(f"There is no version of '{self.served.stem}' before the one that is served.")
+                number = earlier[-1].number
+            self.file(number)
+            self._serve(number)
+            return next(version for version in versions if version.number == number)
+
+    def _keep_served(self) -> str:
+        """Make a version of what is served, where it is none, so that it can be gone back to; returns its digest."""
+        if not self.served.is_file():
+            return ""
+        digest = sha256_of(self.served)
+        if not any(version.sha256 == digest for version in self.all()):
+            self._add(self.served, VersionRecord(made_by="found", sha256=digest))
+        return digest
+
+    def _add(self, weights: Path, record: VersionRecord) -> VersionRecord:
+        number = 1 + max((_number_of(file) for file in self.folder.glob(f"{self.served.stem}-*.*")), default=0)
+        record = record.model_copy(update={"number": number, "published": time.time()})
+        with weights.open("rb") as content:
+            replace_file(self._weights(number), content)
+        replace_file(self._weights(number).with_suffix(".json"), io.BytesIO(record.model_dump_json(indent=1).encode()))
+        return record
+
+    def _serve(self, number: int) -> None:
+        with self._weights(number).open("rb") as content:
+            replace_file(self.served, content)
+
+    def _remove_oldest(self, served: str) -> None:
+        for version in self.all()[:-KEPT_VERSIONS]:
+            if version.sha256 != served:
+                self._weights(version.number).with_suffix(".json").unlink(missing_ok=True)
+                self._weights(version.number).unlink(missing_ok=True)
+
+    def _weights(self, number: int) -> Path:
+        return self.folder / f"{self.served.stem}-{number:04d}.safetensors"
+
+    def _records(self) -> Iterator[Path]:
+        pattern = re.compile(re.escape(self.served.stem) + r"-\d{4,}\.json")
+        if self.folder.is_dir():
+            yield from (file for file in self.folder.iterdir() if pattern.fullmatch(file.name))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            self._remove_remains()
+            yield
+
+    def _remove_remains(self) -> None:
+        """Of processes that were killed: nobody else writes here while the lock is held."""
+        for partial in self.folder.glob(".*.part"):
+            partial.unlink(missing_ok=True)
+        for partial in self.served.parent.glob(".*.part"):  # where others may be at work
+            if time.time() - partial.stat().st_mtime > REMAINS_S:
+                partial.unlink(missing_ok=True)
+        for weights in self.folder.glob(f"{self.served.stem}-*.safetensors"):
+            if not weights.with_suffix(".json").is_file():
+                weights.unlink()
+
+
+def sha256_of(file: Path) -> str:
+    """The digest of a file's content; "" where there is none."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _number_of(file: Path) -> int:
+    digits = file.stem.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else 0

@@ -1,0 +1,1 @@
+"""Pre-annotation: masks for many images at once, from clicks that are known beforehand."""

@@ -1,0 +1,137 @@
+"""Every label that was ever saved: who saved it, when, with which network and which clicks.
+
+A version is written here before it becomes the label, so that the label is always one of the versions, and nothing
+that was saved is lost by what is saved after it. The file is written first and the record last: a version is there when
+its record is. Kept in the studies' own folder (``.deepgrow3d/label-history/TAG/IMAGE/0003.nii.gz``), not among what may
+be computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.volume.atomic_file import replace_file
+
+LABEL_EXTENSION = ".nii.gz"
+
+
+class ClickSets(BaseModel):
+    """The clicks that led to one structure's mask, as voxels (i, j, k) of the stored image."""
+
+    model_config = ConfigDict(frozen=True)
+
+    foreground: list[tuple[int, int, int]]
+    background: list[tuple[int, int, int]]
+
+
+class LabelVersion(BaseModel):
+    """What is known of one version of a label.
+
+    Attributes:
+        number: from 1.
+        sha256: of the file.
+        saved: seconds since 1970.
+        client_id: who saved it; "" where that is unknown.
+        model_sha256: the network that was served then.
+        clicks: by structure, those that its last mask was computed from; what was painted by hand has none.
+        info: what the viewer sent beside it: names of structures, and what reviewers made of it since.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int = 0
+    sha256: str = ""
+    saved: float = 0.0
+    client_id: str = ""
+    model_sha256: str = ""
+    clicks: dict[str, ClickSets] = {}
+    info: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelHistory:
+    """The versions of all labels of the studies; whoever changes them holds the lock of the studies' index.
+
+    Attributes:
+        folder: where they lie.
+    """
+
+    folder: Path
+
+    def versions(self, image_id: str, tag: str) -> list[LabelVersion]:
+        """Of the label ``tag`` of ``image_id``, the oldest first."""
+        folder = self._of(image_id, tag)
+        records = sorted(folder.glob("*.json")) if folder.is_dir() else []
+        return [version for version in map(_read, records) if version is not None]
+
+    def file(self, image_id: str, tag: str, number: int) -> Path:
+        """The label map of version ``number``.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        known = [version.number for version in self.versions(image_id, tag)]
+        if number not in known:
+            there_are = ", ".join(map(str, known)) or "none"
+            raise NotFound(f"The label {shown(tag)} of {shown(image_id)} has no version {number}. Known: {there_are}.")
+        return self._of(image_id, tag) / f"{number:04d}{LABEL_EXTENSION}"
+
+    def add(self, image_id: str, tag: str, content: bytes, version: LabelVersion) -> LabelVersion:
+        """Keep ``content`` as the newest version; returns its record.
+
+        Raises:
+            OSError: the disk is full; nothing is added then.
+        """
+        folder = self._of(image_id, tag)
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [int(file.name[:4]) for file in folder.iterdir() if file.name[:4].isdigit()]
+        number = 1 + max(taken, default=0)
+        update = {"number": number, "sha256": hashlib.sha256(content).hexdigest()}
+        version = version.model_copy(update=update if version.saved else {**update, "saved": time.time()})
+        replace_file(folder / f"{number:04d}{LABEL_EXTENSION}", io.BytesIO(content))
+        self._record(image_id, tag, version)
+        return version
+
+    def add_found(self, image_id: str, tag: str, file: Path, info: dict[str, Any]) -> None:
+        """Keep the label that is there, where it is none of the versions: another program made it."""
+        if not file.is_file():
+            return
+        content = file.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if all(version.sha256 != digest for version in self.versions(image_id, tag)):
+            self.add(image_id, tag, content, LabelVersion(saved=file.stat().st_mtime, info=info))
+
+    def note(self, image_id: str, tag: str, number: int, info: dict[str, Any]) -> None:
+        """Keep what is known of version ``number`` now: what a reviewer said of it."""
+        for version in self.versions(image_id, tag):
+            if version.number == number:
+                self._record(image_id, tag, version.model_copy(update={"info": info}))
+
+    def forget(self, image_id: str) -> None:
+        """Remove all versions of all labels of an image that is removed."""
+        for folder in self.folder.glob("*/"):
+            shutil.rmtree(folder / image_id, ignore_errors=True)
+
+    def _record(self, image_id: str, tag: str, version: LabelVersion) -> None:
+        content = version.model_dump_json(indent=1).encode()
+        replace_file(self._of(image_id, tag) / f"{version.number:04d}.json", io.BytesIO(content))
+
+    def _of(self, image_id: str, tag: str) -> Path:
+        return self.folder / tag / image_id
+
+
+def _read(record: Path) -> LabelVersion | None:
+    try:
+        return LabelVersion.model_validate_json(record.read_bytes())
+    except (OSError, ValidationError):  # removed meanwhile, or damaged by whoever edited it
+        return None

@@ -1,0 +1,368 @@
+"""One training at a time: what viewers start, see and stop at ``/train``."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deepgrow3d_app.cases.source import CaseSource
+from deepgrow3d_app.errors import Busy, CheckpointError, DeepGrow3DError, InvalidRequest, NotFound
+from deepgrow3d_app.model.checkpoint import Checkpoint, lineage
+from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
+from deepgrow3d_app.retraining.order import RetrainingOrder
+from deepgrow3d_app.retraining.versions import VersionRecord
+from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.labelled_cases import write_cases
+from deepgrow3d_app.serving.served_model import ServedModel
+from deepgrow3d_app.serving.training.job_process import STOP_S, JobProcess
+from deepgrow3d_app.volume.atomic_file import replace_file
+
+logger = logging.getLogger(__name__)
+
+KEPT_JOBS = 20
+RESUMABLE = ("INTERRUPTED", "STOPPED", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlaces:
+    """Where trainings take what they need from.
+
+    Attributes:
+        folder: for jobs and prepared cases; ``None`` where nothing may be written.
+        replay: folders of cases that are mixed in.
+        reference: the case on which no network may become worse.
+        reference_structures: what is scored in it.
+    """
+
+    folder: Path | None
+    replay: tuple[Path, ...]
+    reference: Path | None
+    reference_structures: tuple[str, ...]
+
+
+class Trainings:
+    """The trainings of these studies; thread-safe. Several servers on the same studies see the same ones.
+
+    Args:
+        places: where things lie.
+        model: what is trained on from, and where a better network is published.
+        cases: lists the labelled cases, which may take a while.
+    """
+
+    def __init__(self, places: TrainingPlaces, model: ServedModel, cases: Callable[[], Sequence[CaseSource]]) -> None:
+        self._places = places
+        self._model = model
+        self._cases = cases
+        self._lock = threading.Lock()
+        self._work: _Work | None = None
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing may be written, and so nothing be trained."""
+        return self._places.folder is None
+
+    def start(self, order: RetrainingOrder, client: str) -> JobState:
+        """Begin a training of the labels that are saved now.
+
+        Raises:
+            InvalidRequest: the server may not write anything.
+            Busy: a training runs already.
+        """
+        with self._lock:
+            root = self._root()
+            self._refuse_second()
+            with ExitStack() as undo:
+                path = root / f"{1 + max((int(job.name) for job in self._jobs()), default=0):04d}"
+                undo.callback(shutil.rmtree, path, ignore_errors=True)
+                job = self._set_up(path, order, client)
+                self._begin(job, job.state(), needs_cases=True)
+                undo.pop_all()
+            self._remove_oldest()
+        return job.state()
+
+    def resume(self, job_id: str | None) -> JobState:
+        """Go on with a training that was interrupted or stopped; ``None`` for the latest.
+
+        Raises:
+            NotFound: there is no such training.
+            InvalidRequest: it came to an end.
+            Busy: a training runs already.
+        """
+        with self._lock:
+            self._root()
+            self._refuse_second()
+            job = self._named(job_id)
+            state = self._seen(job)
+            if state.status not in RESUMABLE:
+                raise InvalidRequest(f"Training {state.id} is {state.status}: there is nothing to go on with.")
+            state = state.model_copy(update={"status": "RUNNING", "ended": None, "message": "Going on"})
+            job.write_state(state)
+            self._begin(job, state, needs_cases=not job.cases_file.is_file())
+        return state
+
+    def stop(self) -> JobState:
+        """Stop the training that runs, within 5 seconds; it can be resumed.
+
+        Raises:
+            NotFound: none runs here.
+        """
+        work = self._work
+        if work is None or not work.thread.is_alive():
+            raise NotFound("No training is running.")
+        work.stop()
+        work.thread.join(STOP_S + 0.4)
+        return work.job.state()
+
+    def latest(self) -> JobState | None:
+        """The last training that was started, or ``None``."""
+        jobs = self._jobs()
+        return self._seen(jobs[-1]) if jobs else None
+
+    def running(self) -> JobState | None:
+        """The training that runs, here or through another server, or ``None``."""
+        state = self.latest()
+        return state if state is not None and state.status == "RUNNING" else None
+
+    def all(self) -> list[JobState]:
+        """The trainings that are remembered, oldest first."""
+        return [self._seen(job) for job in self._jobs()]
+
+    def details(self, state: JobState, count: int = 20) -> list[str]:
+        """The last lines of what the process of a training said."""
+        return JobFolder(self._root() / state.id).last_lines(count)
+
+    def order(self, state: JobState) -> RetrainingOrder:
+        """What a training was asked for."""
+        return JobFolder(self._root() / state.id).setup().order
+
+    def recover(self) -> None:
+        """After a start of the server: finish a publication in which the last one was killed, note interruptions."""
+        for job in self._jobs():
+            state = self._seen(job)
+            if state.status == "INTERRUPTED" and state.stage == "publishing":
+                logger.info("Training %s was decided, but not published: doing it now", state.id)
+                with self._lock:
+                    state = state.model_copy(update={"status": "RUNNING"})
+                    job.write_state(state)
+                    self._begin(job, state, needs_cases=False)
+            elif state.status == "INTERRUPTED":
+                logger.info("Training %s: %s", state.id, state.message)
+
+    def close(self) -> None:
+        """The server ends: the training is saved and ends too."""
+        work = self._work
+        if work is not None and work.thread.is_alive():
+            work.stop(reason="The server was stopped")
+            work.thread.join(STOP_S + 0.5)
+
+    def _root(self) -> Path:
+        if self._places.folder is None:
+            raise InvalidRequest(
+                "The studies are read-only, and nothing can be trained. Give the server a DEEPGROW3D_CACHE_FOLDER."
+            )
+        return self._places.folder / "jobs"
+
+    def _jobs(self) -> list[JobFolder]:
+        if self._places.folder is None:
+            return []
+        folder = self._places.folder / "jobs"
+        names = sorted(path.name for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+        return [JobFolder(folder / name) for name in names if (folder / name / "state.json").is_file()]
+
+    def _named(self, job_id: str | None) -> JobFolder:
+        jobs = {job.name: job for job in self._jobs()}
+        if not jobs:
+            raise NotFound("There is no training to go on with. Start one.")
+        if job_id is None:
+            return jobs[max(jobs)]
+        if job_id not in jobs:
+            raise NotFound(f"There is no training {shown(job_id)}. There are {', '.join(jobs)}.")
+        return jobs[job_id]
+
+    def _seen(self, job: JobFolder) -> JobState:
+        """The state of ``job``, corrected where whoever ran it was killed."""
+        state = job.state()
+        if state.status == "RUNNING" and not job.is_at_work() and not _is_attended(job):
+            state = job.state()  # it may have come to an end in between
+            if state.status == "RUNNING":
+                at = f"at step {state.step} of {state.total_steps}" if state.step else f"while {state.stage}"
+                message = f"Interrupted {at}: the server was killed. It can be resumed."
+                update = {"status": "INTERRUPTED", "ended": time.time(), "message": message}
+                state = state.model_copy(update=update)
+                job.write_state(state)
+        return state
+
+    def _refuse_second(self) -> None:
+        running = self.running()
+        if running is not None:
+            raise Busy(
+                f"Training {running.id} is running ({running.message or running.stage}). "
+                "Wait until it has ended, or stop it (DELETE /train/).",
+                retry_after_s=max(1, round(running.seconds_left or 10)),
+            )
+
+    def _set_up(self, path: Path, order: RetrainingOrder, client: str) -> JobFolder:
+        assert self._places.folder is not None  # noqa: S101 - _root refused
+        job = JobFolder(path)
+        path.mkdir(parents=True)
+        with self._model.path.open("rb") as served:
+            replace_file(job.parent_file, served)
+        job.write_setup(
+            JobSetup(
+                order=order,
+                client=client,
+                prepared=self._places.folder / "cases",
+                replay=self._places.replay,
+                reference=self._places.reference,
+                reference_structures=self._places.reference_structures,
+            )
+        )
+        steps = order.max_epochs * order.steps_per_epoch
+        job.write_state(JobState(id=job.name, started=time.time(), total_steps=steps, total_epochs=order.max_epochs))
+        return job
+
+    def _begin(self, job: JobFolder, state: JobState, *, needs_cases: bool) -> None:
+        attended = _attendance(job)
+        attended.acquire()
+        self._work = _Work(job, attended, self._model, self._cases if needs_cases else None, state)
+        self._work.thread.start()
+
+    def _remove_oldest(self) -> None:
+        for job in self._jobs()[:-KEPT_JOBS]:
+            shutil.rmtree(job.path, ignore_errors=True)
+
+
+class _Work:
+    """The thread that attends to one job: lists its cases, waits for its process, publishes what it leaves."""
+
+    def __init__(
+        self,
+        job: JobFolder,
+        attended: FileLock,
+        model: ServedModel,
+        cases: Callable[[], Sequence[CaseSource]] | None,
+        state: JobState,
+    ) -> None:
+        self.job = job
+        self._attended = attended
+        self._model = model
+        self._cases = cases
+        self._stage = state.stage
+        self._process: JobProcess | None = None
+        self._stopped = threading.Event()
+        self._reason = ""
+        self.thread = threading.Thread(target=self._attend, name=f"training-{job.name}", daemon=True)
+
+    def stop(self, reason: str = "") -> None:
+        """End the process; ``reason`` where it was nobody's wish, and the job counts as interrupted."""
+        self._reason = reason
+        self._stopped.set()
+        if self._process is not None:
+            self._process.stop()
+
+    def _attend(self) -> None:
+        try:
+            if self._stage == "publishing":
+                self._publish(self.job.state())
+            elif self._prepare():
+                self._run()
+        except (DeepGrow3DError, OSError) as error:
+            self._end("ERROR", str(error))
+            logger.error("Training %s failed: %s", self.job.name, error)  # noqa: TRY400 - the message says it all
+        except Exception:
+            self._end("ERROR", "It failed, and the server's log says where.")
+            logger.exception("Training %s failed", self.job.name)
+        finally:
+            self._attended.release()
+
+    def _prepare(self) -> bool:
+        """List the cases; whether there is something to run."""
+        if self._cases is not None:
+            cases = self._cases()
+            if self._stopped.is_set():
+                self._end_stopped()
+                return False
+            write_cases(cases, self.job.cases_file)
+        return True
+
+    def _run(self) -> None:
+        self._process = JobProcess(self.job)
+        if self._stopped.is_set():  # while it was started
+            self._process.stop()
+        status = self._process.wait()
+        state = self.job.state()
+        if self._stopped.is_set() and state.stage not in ("publishing", "done"):
+            self._end_stopped()
+        elif status != 0 or state.stage not in ("publishing", "done"):
+            lines = self.job.last_lines(1)
+            self._end("ERROR", lines[0].partition(" ")[2] if lines else f"Its process ended with status {status}.")
+        elif state.stage == "publishing":
+            self._publish(state)
+        else:
+            self._end("DONE", state.message)
+
+    def _publish(self, state: JobState) -> None:
+        setup = self.job.setup()
+        record = VersionRecord(
+            made_by="training",
+            job=self.job.name,
+            data=_data_of(self.job),
+            duration_s=round(state.trained_s, 1),
+            decision=state.decision,
+            client=setup.client,
+        )
+        try:
+            version = self._model.publish(self.job.candidate_file, record)
+        except CheckpointError as error:
+            self._end("ERROR", f"The candidate cannot be served: {error}")
+            return
+        logger.info("Version %d is served: %s", version.number, state.message)
+        self._end("DONE", state.message, stage="done", version=version.number)
+
+    def _end_stopped(self) -> None:
+        state = self.job.state()
+        at = f"at step {state.step} of {state.total_steps}" if state.step else f"while {state.stage}"
+        if self._reason:
+            self._end("INTERRUPTED", f"{self._reason}: interrupted {at}. It can be resumed.")
+        else:
+            self._end("STOPPED", f"Stopped {at}. It can be resumed.")
+
+    def _end(self, status: str, message: str, **changes: object) -> None:
+        update = {"status": status, "message": message, "ended": time.time(), "seconds_left": None, **changes}
+        try:
+            state = self.job.state().model_copy(update=update)
+            self.job.write_state(state)
+            if status == "DONE":  # nothing can be resumed any more, and it is the largest file
+                self.job.run.state_file.unlink(missing_ok=True)
+                shutil.rmtree(self.job.run.cases, ignore_errors=True)
+            replace_file(self.job.path / "report.json", io.BytesIO(state.model_dump_json(indent=1).encode()))
+        except OSError as error:
+            logger.error("Training %s: its end cannot be written: %s", self.job.name, error)  # noqa: TRY400
+
+
+def _attendance(job: JobFolder) -> FileLock:
+    """Held by the server that runs a job, until it has come to an end."""
+    return FileLock(job.path / ".attended", timeout=0, thread_local=False)
+
+
+def _is_attended(job: JobFolder) -> bool:
+    try:
+        with _attendance(job):
+            return False
+    except Timeout:
+        return True
+
+
+def _data_of(job: JobFolder) -> dict[str, str]:
+    """What the candidate was trained on last, with the digest of its cases."""
+    last = lineage(Checkpoint.load(job.candidate_file).origin)[-1]
+    return {name: last[name] for name in ("data", "digest", "command") if name in last}

@@ -1,0 +1,36 @@
+import pytest
+
+from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.model.spec import ModelSpec
+from deepgrow3d_app.retraining.order import RetrainingOrder
+
+
+def test_what_viewers_send_for_other_trainers_is_passed_over():
+    order = RetrainingOrder.of(
+        {"max_epochs": "3", "pretrained": True, "dataset": "SmartCacheDataset", "client_id": "x"}
+    )
+    assert order == RetrainingOrder(max_epochs=3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"max_epochs": 0},
+        {"max_epochs": "many"},
+        {"learning_rate": -1},
+        {"learning_rate": float("nan")},
+        {"site_share": 2},
+    ],
+)
+def test_a_value_outside_its_bounds_is_named(given):
+    (name,) = given
+    with pytest.raises(InvalidRequest, match=name):
+        RetrainingOrder.of(given)
+
+
+def test_the_plan_validates_after_each_epoch_and_ends_with_the_last():
+    spec = ModelSpec(channels=(4, 8, 8), patch_shape=(32, 32, 32))
+    plan = RetrainingOrder(max_epochs=3, steps_per_epoch=7, site_share=0.5, seed=4).plan(spec)
+    assert plan.spec == spec
+    assert plan.budget.steps == 21
+    assert (plan.recipe.validate_every, plan.recipe.first_share, plan.recipe.seed) == (7, 0.5, 4)

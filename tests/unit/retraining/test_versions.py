@@ -1,0 +1,121 @@
+import itertools
+
+import pytest
+
+from deepgrow3d_app.errors import CheckpointError, NotFound
+from deepgrow3d_app.retraining import versions as versions_module
+from deepgrow3d_app.retraining.versions import KEPT_VERSIONS, VersionRecord, Versions, sha256_of
+
+
+@pytest.fixture
+def served(tmp_path):
+    file = tmp_path / "model" / "net.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"shipped")
+    return file
+
+
+@pytest.fixture
+def versions(served):
+    return Versions(served)
+
+
+@pytest.fixture
+def publish(versions, tmp_path):
+    def publish(content, **record):
+        weights = tmp_path / "candidate"
+        weights.write_bytes(content)
+        return versions.publish(weights, VersionRecord(made_by="training", **record))
+
+    return publish
+
+
+def test_what_was_served_first_becomes_a_version_too(versions, served, publish):
+    assert versions.current() is None
+    version = publish(b"better", job="0007")
+    assert served.read_bytes() == b"better"
+    assert [(v.number, v.made_by) for v in versions.all()] == [(1, "found"), (2, "training")]
+    assert version == versions.current() == versions.all()[-1]
+    assert version.parent == versions.all()[0].sha256
+    assert version.job == "0007"
+    assert versions.file(1).read_bytes() == b"shipped"
+
+
+def test_the_same_weights_again_are_the_same_version(versions, publish):
+    assert publish(b"better").number == publish(b"better").number == 2
+    assert publish(b"shipped").number == 1
+    assert len(versions.all()) == 2
+
+
+def test_roll_back_to_the_parent_or_to_any_version(versions, served, publish):
+    publish(b"better")
+    publish(b"best")
+    assert versions.roll_back().number == 2
+    assert served.read_bytes() == b"better"
+    assert versions.roll_back().number == 1
+    assert served.read_bytes() == b"shipped"
+    with pytest.raises(NotFound, match="before the one that is served"):
+        versions.roll_back()
+    assert versions.roll_back(3).number == 3
+    assert served.read_bytes() == b"best"
+    with pytest.raises(NotFound, match=r"no version 9 of 'net'\. There are 1, 2, 3"):
+        versions.roll_back(9)
+
+
+def test_a_damaged_version_is_not_served(versions, served, publish):
+    publish(b"better")
+    versions.file(1).write_bytes(b"rotten")
+    with pytest.raises(CheckpointError, match="Version 1 of 'net' is damaged"):
+        versions.roll_back(1)
+    assert served.read_bytes() == b"better"
+
+
+def test_the_newest_are_kept_and_the_one_that_is_served(versions, served, publish):
+    for number in range(8):
+        publish(b"weights %d" % number)
+    assert [v.number for v in versions.all()] == [5, 6, 7, 8, 9]
+    versions.roll_back(5)
+    for number in range(8, 10):
+        publish(b"weights %d" % number)
+    assert len(versions.all()) == KEPT_VERSIONS
+    assert len(list(versions.folder.glob("*.safetensors"))) == KEPT_VERSIONS
+
+
+def test_two_checkpoints_in_one_folder_have_versions_of_their_own(versions, served, publish):
+    publish(b"better")
+    other = Versions(served.with_name("net-2.safetensors"))
+    other.served.write_bytes(b"other")
+    assert other.all() == []
+    assert other.publish(served, VersionRecord(made_by="upload")).number == 2
+    assert [v.number for v in versions.all()] == [1, 2]
+
+
+class Killed(BaseException):
+    """Nothing in the program sees it coming."""
+
+
+@pytest.mark.parametrize("survives", range(4))
+def test_killed_at_any_write_the_old_or_the_new_is_served_and_the_next_publication_works(
+    versions, served, publish, monkeypatch, survives
+):
+    """Publishing writes four files: the found version's weights and record, the new one's, and then the served one."""
+    write = versions_module.replace_file
+    writes = itertools.count()
+
+    def replace_file(path, content):
+        if next(writes) == survives:
+            path.with_name(".half.part").write_bytes(b"ha")
+            raise Killed
+        write(path, content)
+
+    monkeypatch.setattr(versions_module, "replace_file", replace_file)
+    with pytest.raises(Killed):
+        publish(b"better")
+    monkeypatch.setattr(versions_module, "replace_file", write)
+    assert served.read_bytes() == b"shipped"
+    assert all(sha256_of(versions.file(v.number)) == v.sha256 for v in versions.all())
+    publish(b"better")
+    assert served.read_bytes() == b"better"
+    assert [v.sha256 for v in versions.all()][-1] == sha256_of(served)
+    assert len(list(versions.folder.glob("*.safetensors"))) == len(versions.all()) == 2
+    assert not list(versions.folder.glob(".*.part"))

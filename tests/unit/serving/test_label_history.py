@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+
+from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.errors import LabelMismatch, NotFound, Superseded
+from deepgrow3d_app.serving import label_history
+from deepgrow3d_app.serving.click_log import Answered, ClickLog
+from deepgrow3d_app.serving.click_memory import Subject
+from deepgrow3d_app.serving.datastore import StudiesDatastore
+from deepgrow3d_app.serving.file_version import file_version
+from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.files import read_mask, write_mask
+
+SHAPE = (6, 7, 8)
+
+
+@pytest.fixture
+def studies(tmp_path):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_mask(np.zeros(SHAPE, np.uint8), np.eye(4), folder / "ct.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def log():
+    return ClickLog(None)
+
+
+@pytest.fixture
+def datastore(studies, log):
+    return StudiesDatastore(studies, VolumeCache(1 << 20), log, auto_reload=False, model_digest=lambda: "net")
+
+
+@pytest.fixture
+def save(datastore, tmp_path):
+    """``save(value, client_id=..)``: a label all of whose voxels are ``value``."""
+
+    def save(value, **info):
+        write_mask(np.full(SHAPE, value, np.uint8), np.eye(4), tmp_path / "label.nii.gz")
+        return datastore.save_label("ct", str(tmp_path / "label.nii.gz"), "final", info)
+
+    return save
+
+
+def values(datastore):
+    """What each version is made of."""
+    versions = datastore.history.versions("ct", "final")
+    files = [datastore.history.file("ct", "final", version.number) for version in versions]
+    return [int(read_mask(file)[0][0, 0, 0]) for file in files]
+
+
+def test_every_save_is_a_version_and_says_who_made_it(datastore, save):
+    assert datastore.history.versions("ct", "final") == []
+    save(1, client_id="anna")
+    save(2, client_id="bert", label_info=[{"name": "liver", "idx": 2}])
+    first, second = datastore.history.versions("ct", "final")
+    assert values(datastore) == [1, 2]
+    assert (first.number, first.client_id, second.client_id, second.model_sha256) == (1, "anna", "bert", "net")
+    assert second.info["label_info"] == [{"name": "liver", "idx": 2}]
+    assert first.saved <= second.saved
+    assert datastore.get_label_info("ct", "final")["version"] == 2
+    with pytest.raises(NotFound, match=r"has no version 3\. Known: 1, 2"):
+        datastore.history.file("ct", "final", 3)
+
+
+def test_the_clicks_that_made_it_are_kept(datastore, save, log, studies):
+    image = studies / "ct.nii.gz"
+    for client in ("anna", "bert"):
+        subject = Subject(str(image), file_version(image), (), "liver", f"/{client}")
+        first = frozenset({Click((1, 2, 3))})
+        log.add(subject, Answered(first, None))
+        log.add(subject, Answered(first | {Click((3, 2, len(client)), False)}, first))
+    save(1, client_id="anna", label_info=[{"name": "liver", "idx": 1}])
+    (version,) = datastore.history.versions("ct", "final")
+    assert {name: (clicks.foreground, clicks.background) for name, clicks in version.clicks.items()} == {
+        "liver": ([(1, 2, 3)], [(3, 2, 4)])
+    }
+
+
+def test_a_label_of_another_program_is_kept_before_it_is_replaced(datastore, save, studies):
+    (studies / "labels" / "final").mkdir(parents=True, exist_ok=True)
+    write_mask(np.full(SHAPE, 7, np.uint8), np.eye(4), studies / "labels" / "final" / "ct.nii.gz")
+    datastore.refresh()
+    save(1)
+    assert values(datastore) == [7, 1]
+
+
+def test_whoever_started_from_an_older_version_is_told_and_nothing_is_written(datastore, save):
+    save(1, client_id="anna", based_on=0)
+    save(2, client_id="bert", based_on=1)
+    with pytest.raises(Superseded, match="at version 2, saved by 'bert', yours is based on 1"):
+        save(3, client_id="anna", based_on=1)
+    assert values(datastore) == [1, 2]
+    save(3, client_id="anna", based_on=2)
+    assert values(datastore) == [1, 2, 3]
+    assert "based_on" not in datastore.get_label_info("ct", "final")
+
+
+def test_values_without_a_name_are_refused_where_others_have_names(datastore, save):
+    with pytest.raises(LabelMismatch, match="voxels of the value 3, and label_info names only 1, 2"):
+        save(3, label_info=[{"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2}])
+    assert values(datastore) == []
+    save(3)  # nothing is named, so nothing is wrong
+
+
+def test_what_a_reviewer_says_stays_with_the_version_that_he_saw(datastore, save):
+    save(1)
+    review = {"segmentationMeta": {"status": "flagged", "comment": "leaks", "level": "easy"}}
+    datastore.update_label_info("ct", "final", review)
+    assert datastore.get_label_info("ct", "final")["segmentationMeta"]["status"] == "flagged"
+    save(2)
+    assert "segmentationMeta" not in datastore.get_label_info("ct", "final")
+    first, second = datastore.history.versions("ct", "final")
+    assert first.info["segmentationMeta"] == review["segmentationMeta"]
+    assert "segmentationMeta" not in second.info
+
+
+def test_the_number_of_a_version_is_not_for_clients_to_choose(datastore, save):
+    save(1)
+    datastore.update_label_info("ct", "final", {"version": 7, "by": "anna"})
+    assert datastore.get_label_info("ct", "final")["version"] == 1
+    assert datastore.get_label_info("ct", "final")["by"] == "anna"
+
+
+def test_the_history_goes_with_the_image_and_stays_without_the_label(datastore, save):
+    save(1)
+    datastore.remove_label("ct", "final")
+    assert values(datastore) == [1]
+    save(2)
+    assert values(datastore) == [1, 2]
+    datastore.remove_image("ct")
+    assert not list(datastore.history.folder.rglob("*.*"))
+
+
+class Killed(BaseException):
+    """Nothing in the program sees it coming."""
+
+
+@pytest.mark.parametrize("survives", range(2))
+def test_killed_while_a_version_is_written_the_label_is_the_one_before(datastore, save, monkeypatch, survives):
+    save(1)
+    write = label_history.replace_file
+    left = [survives]
+
+    def replace_file(path, content):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        write(path, content)
+
+    monkeypatch.setattr(label_history, "replace_file", replace_file)
+    with pytest.raises(Killed):
+        save(2)
+    monkeypatch.setattr(label_history, "replace_file", write)
+    assert int(read_mask(datastore.label_file("ct", "final"))[0][0, 0, 0]) == 1
+    assert datastore.get_label_info("ct", "final")["version"] == 1
+    assert values(datastore) == [1]
+    save(3)
+    assert values(datastore) == [1, 3]
