@@ -24,7 +24,7 @@ def disagreement(predict: Predict, volume: Volume, seeds: Sequence[Index]) -> fl
     """From 0 to 1: how little the mask of a click resembles the mask of a click elsewhere in that mask.
 
     Whoever knows a structure draws it the same wherever it is clicked. For each seed, the mask A that it leads to is
-    compared with the mask B that A's deepest voxel leads to: 1 - Dice(A, B), averaged over all seeds. It needs no label.
+    compared with the mask B that A's deepest voxel leads to: 1 - Dice(A, B), averaged over seeds. It needs no label.
 
     Args:
         predict: answers clicks from nothing.

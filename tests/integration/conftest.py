@@ -80,7 +80,8 @@ class Server:
         self, image: str, name: str, content: bytes, *, names: Mapping[int, str] | None = None, **query: str
     ) -> requests.Response:
         """``PUT /datastore/label``, in the form viewers use."""
-        info = [{"name": text, "idx": value} for value, text in (names or {1: "liver"}).items()]
+        default = {1: "liver"} | {value: f"part {value}" for value in range(2, 13)}
+        info = [{"name": text, "idx": value} for value, text in (names or default).items()]
         params = json.dumps({"label_info": info, "model": "deepgrow3d"})
         files = {"label": (name, content), "params": (None, params)}
         return self.request("PUT", "/datastore/label", params={"image": image, **query}, files=files)

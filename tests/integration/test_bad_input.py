@@ -659,11 +659,53 @@ def test_a_body_that_is_no_multipart(server: Server, body: bytes) -> None:
     assert isinstance(response.json()["detail"], str)
 
 
-def test_training_through_the_server_is_refused_in_words(server: Server) -> None:
-    for path in ("/train/deepgrow3d", "/train/"):
-        assert_refused(server.request("POST", path, json={}), 404, "deepgrow3d train")
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ({"max_epochs": 0}, "'max_epochs' is 0"),
+        ({"deepgrow3d": {"max_epochs": "many"}}, "'max_epochs' is 'many'"),
+        ({"learning_rate": -1}, "'learning_rate' is -1"),
+        ({"train_batch_size": 1e9}, "'train_batch_size'"),
+    ],
+)
+def test_a_training_that_cannot_be_done(server: Server, order: dict[str, Any], says: str) -> None:
+    assert_refused(server.request("POST", "/train/deepgrow3d", json=order), 400, says)
+
+
+def test_a_training_that_is_not_there(server: Server) -> None:
+    assert_refused(server.request("POST", "/train/other", json={}), 404, "'other'", "'deepgrow3d'")
+    assert_refused(server.request("POST", "/train/deepgrow3d", json={"resume": True}), 404, "Start one")
     assert_refused(server.request("GET", "/train/"), 404, "No training")
+    assert_refused(server.request("GET", "/train/?check_if_running=true"), 404, "No training")
     assert_refused(server.request("DELETE", "/train/"), 404, "No training")
+
+
+@pytest.mark.parametrize(
+    ("order", "status", "says"),
+    [
+        ({}, 400, "Say where to click"),
+        ({"prompts": {"ct-trunk": {"liver": {"foreground": []}}}}, 400, "prompts.ct-trunk.liver.foreground"),
+        ({"prompts": {"none": {"liver": {"foreground": [[1, 1, 1]]}}}}, 404, "There is no image 'none'"),
+        ({"seeds_from": "no such tag"}, 404, "that has a label 'no such tag'"),
+        ({"resume": True}, 404, "Start one"),
+    ],
+)
+def test_a_pre_annotation_that_cannot_be_done(server: Server, order: dict[str, Any], status: int, says: str) -> None:
+    assert_refused(server.request("POST", "/batch/infer/deepgrow3d", json=order), status, says)
+    assert_refused(server.request("GET", "/batch/infer/"), 404, "No pre-annotation")
+    assert_refused(server.request("DELETE", "/batch/infer/"), 404, "No pre-annotation")
+
+
+def test_versions_that_are_not_there(server: Server) -> None:
+    assert_refused(server.request("POST", "/model/rollback/deepgrow3d?version=9"), 404, "no version 9")
+    assert_refused(server.request("GET", "/model/versions/other"), 404, "'deepgrow3d'")
+    assert_refused(server.request("GET", "/datastore/label/version?label=ct-trunk&version=3"), 404, "no version 3")
+    assert_refused(server.request("GET", "/datastore/label/versions?label=none"), 404, "There is no image 'none'")
+
+
+def test_values_that_nothing_names(server: Server, phantom: Phantom) -> None:
+    saved = server.save_label("labelled", "label.nii.gz", phantom.label_file, names={1: "liver", 2: "spleen"})
+    assert_refused(saved, 400, "voxels of the value 3, 4, and label_info names only 1, 2")
 
 
 def test_what_is_needed_is_named(server: Server) -> None:

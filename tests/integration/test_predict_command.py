@@ -114,6 +114,10 @@ HELP = {
         "model-card",
         "import-weights",
         "export",
+        "retrain",
+        "batch",
+        "versions",
+        "rollback",
     ),
     "serve": ("--studies", "--host", "--port", "--checkpoint", "3D Slicer", "DICOMweb"),
     "ohif": ("Orthanc", "--folder", "--port"),
@@ -125,6 +129,10 @@ HELP = {
     "prepare": ("BTCV", "Decathlon", "--spacing", "--workers", "validation"),
     "compare": ("results.json", "bootstrap"),
     "average": ("--output", "training line"),
+    "retrain": ("--epochs", "--force", "--resume", "--stop", "held-out"),
+    "batch": ("--prompts", "--seeds-from", "--resume", "foreground"),
+    "versions": ("--checkpoint",),
+    "rollback": ("--version", "running server"),
     "model-card": ("--sources", "--output"),
 }
 

@@ -87,13 +87,13 @@ def test_a_label_survives_kill_9(launcher: Launcher, studies: Path, phantom: Pha
     first = launcher.serve(studies)
     saved = first.save_label("patient", "label.nii.gz", phantom.label_file)
     first.kill()
-    assert saved.json() == {"image": "patient", "label": "patient"}
+    assert saved.json() == {"image": "patient", "label": "patient", "version": 1, "notice": None}
 
     second = launcher.serve(studies)
 
     assert second.json("/info/")["datastore"]["completed"] == 1
     label = second.json("/datastore/?output=all")["objects"]["patient"]["labels"]["final"]
-    assert label["info"]["label_info"] == [{"name": "liver", "idx": 1}]
+    assert label["info"]["label_info"][0] == {"name": "liver", "idx": 1}
     back = second.request("GET", "/datastore/label", params={"label": "patient", "tag": "final"})
     image = nib.Nifti1Image.from_bytes(gzip.decompress(back.content))
     assert np.array_equal(np.asarray(image.dataobj), phantom.label)

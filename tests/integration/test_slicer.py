@@ -133,7 +133,8 @@ def test_a_volume_of_the_users_own(
 
     # Submitted: the volume is uploaded first, then its label.
     assert module.upload_image(own, "own").json == {"image": "own"}
-    assert module.save_label("own", mask_file, NAMES[:1]).json == {"image": "own", "label": "own"}
+    saved = module.save_label("own", mask_file, NAMES[:1]).json
+    assert saved == {"image": "own", "label": "own", "version": 1, "notice": None}
     reopened = SlicerVolume.load(module.reopen("own"))
     np.testing.assert_array_equal(reopened.voxels, SlicerVolume.load(mask_file).voxels)
     assert module.call("DELETE", f"/session/{session}").status == 200
@@ -150,7 +151,8 @@ def test_a_label_as_nifti(module: SlicerModule, slicer_server: Server, phantom: 
     image.CopyInformation(sitk.ReadImage(str(slicer_server.studies / f"{study}.nii.gz")))
     file = module.folder / "tmp1.nii.gz"
     sitk.WriteImage(image, str(file))
-    assert module.save_label(study, file, NAMES).json == {"image": study, "label": study}
+    saved = module.save_label(study, file, NAMES).json
+    assert (saved["image"], saved["label"]) == (study, study)
     reopened = SlicerVolume.load(module.reopen(study))
     np.testing.assert_array_equal(reopened.voxels, label)
     np.testing.assert_allclose(reopened.ijk_to_ras, volume.ijk_to_ras, atol=1e-4)
@@ -183,18 +185,17 @@ def test_a_segmentation_as_seg_nrrd(module: SlicerModule, slicer_server: Server,
     }
     file = module.folder / "segmentation.seg.nrrd"
     nrrd.write(str(file), label[box], header)
-    assert module.save_label(study, file, NAMES[:1]).status == 200
+    assert module.save_label(study, file, NAMES).status == 200
     reopened = SlicerVolume.load(module.reopen(study))
     np.testing.assert_array_equal(reopened.voxels, label)
     np.testing.assert_allclose(reopened.ijk_to_ras, volume.ijk_to_ras, atol=1e-4)
 
 
-def test_training_is_told_in_terms_the_module_knows(module: SlicerModule) -> None:
+def test_without_a_training_the_module_is_told_so(module: SlicerModule) -> None:
     assert not module.is_training()
-    start = module.call("POST", "/train/deepgrow3d", {"client_id": "x", "deepgrow3d": {"max_epochs": 1}})
     status = module.call("GET", "/train/")
     stop = module.call("DELETE", "/train/")
-    for answer in (start, status, stop):
+    for answer in (status, stop):
         assert answer.status == 404
         assert answer.json["detail"]  # shown by the module as it is
 

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,22 +12,23 @@ SHAPE = (12, 12, 12)
 VOLUME = Volume(np.zeros(SHAPE, np.int16), np.eye(4), name="v")
 
 
-def mask(low, high):
+def drawn(low, high) -> Any:
+    """A prediction of a box."""
     inside = np.zeros(SHAPE, np.uint8)
     inside[low:high, 2:10, 2:10] = 1
-    return BoxedMask.of(inside)
+    return SimpleNamespace(boxed=BoxedMask.of(inside))
 
 
 def test_whoever_draws_the_same_from_everywhere_agrees():
-    assert disagreement(lambda volume, clicks: SimpleNamespace(boxed=mask(2, 10)), VOLUME, [(3, 3, 3)]) == 0
+    assert disagreement(lambda volume, clicks: drawn(2, 10), VOLUME, [(3, 3, 3)]) == 0
 
 
 def test_masks_that_do_not_meet_disagree_wholly_and_seeds_count_equally():
     def predict(volume, clicks):
         (click,) = clicks
         if click.index == (1, 1, 1):
-            return SimpleNamespace(boxed=mask(0, 4))  # whose deepest voxel leads elsewhere
-        return SimpleNamespace(boxed=mask(6, 10))
+            return drawn(0, 4)  # whose deepest voxel leads elsewhere
+        return drawn(6, 10)
 
     assert disagreement(predict, VOLUME, [(1, 1, 1)]) == 1
     assert disagreement(predict, VOLUME, [(1, 1, 1), (7, 7, 7)]) == pytest.approx(0.5)

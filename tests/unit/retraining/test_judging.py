@@ -23,8 +23,10 @@ def networks():
 class FakeCourt(Court):
     """Scores by the share of trained weights, as ``known`` says."""
 
+    known: dict[float, tuple[float, float]]
+
     def __init__(self, known):
-        super().__init__(site=[None], reference=[None])  # type: ignore[list-item]
+        super().__init__(site=[], reference=[])
         object.__setattr__(self, "known", known)
 
     def scores(self, network, is_stopped):
@@ -35,11 +37,11 @@ class FakeCourt(Court):
 
 
 def judged(networks, known, is_forced=False):
-    told = []
+    told: list[str] = []
     parent, trained = networks
-    decision, candidate = judge(
-        FakeCourt(known), parent, trained, is_forced=is_forced, tell=told.append, is_stopped=lambda: False
-    )
+    judged = judge(FakeCourt(known), parent, trained, is_forced=is_forced, tell=told.append, is_stopped=lambda: False)
+    assert judged is not None
+    decision, candidate = judged
     return decision, round(float(next(iter(candidate.weights.values())).flatten()[0]), 2), told
 
 

@@ -5,6 +5,7 @@ import pytest
 from deepgrow3d_app.errors import CheckpointError, NotFound
 from deepgrow3d_app.retraining import versions as versions_module
 from deepgrow3d_app.retraining.versions import KEPT_VERSIONS, VersionRecord, Versions, sha256_of
+from deepgrow3d_app.volume import atomic_file
 
 
 @pytest.fixture
@@ -99,19 +100,18 @@ def test_killed_at_any_write_the_old_or_the_new_is_served_and_the_next_publicati
     versions, served, publish, monkeypatch, survives
 ):
     """Publishing writes four files: the found version's weights and record, the new one's, and then the served one."""
-    write = versions_module.replace_file
     writes = itertools.count()
 
     def replace_file(path, content):
         if next(writes) == survives:
             path.with_name(".half.part").write_bytes(b"ha")
             raise Killed
-        write(path, content)
+        atomic_file.replace_file(path, content)
 
     monkeypatch.setattr(versions_module, "replace_file", replace_file)
     with pytest.raises(Killed):
         publish(b"better")
-    monkeypatch.setattr(versions_module, "replace_file", write)
+    monkeypatch.setattr(versions_module, "replace_file", atomic_file.replace_file)
     assert served.read_bytes() == b"shipped"
     assert all(sha256_of(versions.file(v.number)) == v.sha256 for v in versions.all())
     publish(b"better")

@@ -8,6 +8,7 @@ from deepgrow3d_app.serving.click_log import Answered, ClickLog
 from deepgrow3d_app.serving.click_memory import Subject
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.file_version import file_version
+from deepgrow3d_app.volume import atomic_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import read_mask, write_mask
 
@@ -140,19 +141,18 @@ class Killed(BaseException):
 @pytest.mark.parametrize("survives", range(2))
 def test_killed_while_a_version_is_written_the_label_is_the_one_before(datastore, save, monkeypatch, survives):
     save(1)
-    write = label_history.replace_file
     left = [survives]
 
     def replace_file(path, content):
         if left[0] == 0:
             raise Killed
         left[0] -= 1
-        write(path, content)
+        atomic_file.replace_file(path, content)
 
     monkeypatch.setattr(label_history, "replace_file", replace_file)
     with pytest.raises(Killed):
         save(2)
-    monkeypatch.setattr(label_history, "replace_file", write)
+    monkeypatch.setattr(label_history, "replace_file", atomic_file.replace_file)
     assert int(read_mask(datastore.label_file("ct", "final"))[0][0, 0, 0]) == 1
     assert datastore.get_label_info("ct", "final")["version"] == 1
     assert values(datastore) == [1]
