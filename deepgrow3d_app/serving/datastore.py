@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +28,8 @@ from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, extension_of, read_mask, read_volume
 from deepgrow3d_app.volume.grid import check_grid
 from deepgrow3d_app.volume.volume import Mask, Volume
+
+logger = logging.getLogger(__name__)
 
 HISTORY_FOLDER = Path(".deepgrow3d", "label-history")
 VERSION = "version"
@@ -187,6 +191,20 @@ class StudiesDatastore(StudiesIndex):
         replace_file(folder / name, io.BytesIO(content))
         if replaced and replaced.ext != LABEL_EXTENSION:
             (folder / (image_id + replaced.ext)).unlink(missing_ok=True)
+
+    def finish_saves(self) -> None:
+        """After a kill between a label's file and the index: what is the label is also what the index says of it."""
+        for image_id, tag, newest in self.history.newest():
+            label = self._datastore.label(image_id, tag)
+            file = self.labels_folder / tag / (image_id + LABEL_EXTENSION)
+            if label is None or not file.is_file() or label.info.get(VERSION) == newest.number:
+                continue
+            if hashlib.sha256(file.read_bytes()).hexdigest() != newest.sha256:
+                continue  # it was replaced by another program, or never became the label
+            with self.editing() as index:
+                kept = {**newest.info, "ts": int(newest.saved), "name": file.name, VERSION: newest.number}
+                _entry(index, image_id).labels[tag] = DataModel(info=kept, ext=LABEL_EXTENSION)
+            logger.warning("The save of %s of '%s' was cut off after its last write; it is finished", tag, image_id)
 
     def _record(self, image: str, version: FileVersion, label_info: Mapping[str, Any]) -> LabelVersion:
         """Who saves, with which network, and which clicks made it."""

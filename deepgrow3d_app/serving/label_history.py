@@ -12,6 +12,7 @@ import hashlib
 import io
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ class LabelHistory:
         folder = self._of(image_id, tag)
         records = sorted(folder.glob("*.json")) if folder.is_dir() else []
         return [version for version in map(_read, records) if version is not None]
+
+    def newest(self) -> Iterator[tuple[str, str, LabelVersion]]:
+        """(image id, tag, newest version) of every label."""
+        for folder in sorted(self.folder.glob("*/*/")):
+            versions = self.versions(folder.name, folder.parent.name)
+            if versions:
+                yield folder.name, folder.parent.name, versions[-1]
 
     def file(self, image_id: str, tag: str, number: int) -> Path:
         """The label map of version ``number``.

@@ -106,6 +106,7 @@ def served_app() -> DeepGrow3DApp:
 @contextlib.asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     served: DeepGrow3DApp = api.state.served
+    await anyio.to_thread.run_sync(served.images().finish_saves)
     await anyio.to_thread.run_sync(served.trainings.recover)
     cleanup = asyncio.create_task(_clean_up(served))
     yield

@@ -302,6 +302,9 @@ class DicomWebStudies(StudiesDatastore):
             logger.warning("A segmentation of %s is stored as it came. %s", referenced, error)
             return None
 
+    def finish_saves(self) -> None:
+        """Nothing: what was stored on the server before a kill is found in its list."""
+
     def adopt(self, label: LabelToStore) -> None:
         """Make ``label``, which is on the server now, the final label of its image."""
         volume = self._volumes.get(self.image_file(label.image_id))

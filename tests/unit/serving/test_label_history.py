@@ -158,3 +158,26 @@ def test_killed_while_a_version_is_written_the_label_is_the_one_before(datastore
     assert values(datastore) == [1]
     save(3)
     assert values(datastore) == [1, 3]
+
+
+def test_killed_between_the_label_and_the_index_the_next_server_finishes_the_save(
+    studies, datastore, save, monkeypatch
+):
+    save(1, client_id="anna")
+
+    def killed(**_):
+        raise Killed
+
+    monkeypatch.setattr(datastore, "_update_datastore_file", killed)
+    with pytest.raises(Killed):
+        save(2, client_id="bert", label_info=[{"name": "liver", "idx": 2}])
+    second = StudiesDatastore(studies, VolumeCache(1 << 20), ClickLog(None), auto_reload=False)
+    assert int(read_mask(second.label_file("ct", "final"))[0][0, 0, 0]) == 2
+    assert second.get_label_info("ct", "final")["version"] == 1
+    second.finish_saves()
+    info = second.get_label_info("ct", "final")
+    assert (info["version"], info["client_id"]) == (2, "bert")
+    assert info["label_info"] == [{"name": "liver", "idx": 2}]
+    before = second.json()
+    second.finish_saves()
+    assert second.json() == before
