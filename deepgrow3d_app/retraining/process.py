@@ -39,6 +39,9 @@ JUDGED_STRUCTURES = 40
 GRACE_S = 4.0
 """What it has to save what is worth keeping, once it is told to stop."""
 
+LOCK_S = 10.0
+"""Whoever looks whether the job is at work holds its lock for a moment."""
+
 IsStopped = Callable[[], bool]
 
 
@@ -180,7 +183,7 @@ def main(folder: Path) -> int:
     _give_way()
     try:
         job = JobFolder(folder)
-        with job.lock():
+        with job.lock().acquire(timeout=LOCK_S):
             Retraining(job, stopped.is_set).work()
     except (DeepGrow3DError, OSError) as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says it all

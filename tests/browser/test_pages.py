@@ -141,13 +141,14 @@ def test_the_start_page_tells_the_state(page: Page, server: Server, pictures: Pa
 def test_a_running_training_has_a_curve(page: Page, server: Server) -> None:
     state = server.json("/status")
     state["training"] = {"is_running": True, "step": 30, "total_steps": 100, "dice": [[10, 0.5], [20, 0.7], [30, 0.75]]}
+    state["training"]["message"] = "Epoch 3 of 10"
 
     def answer(route: Route) -> None:
         route.fulfill(json=state)
 
     page.route("**/status", answer)
     page.goto(server.url)
-    expect(page.get_by_text("Running: step 30 of 100")).to_be_visible()
+    expect(page.get_by_text("Running: step 30 of 100. Epoch 3 of 10")).to_be_visible()
     expect(page.get_by_role("img", name="Validation Dice by step")).to_contain_text("0.75")
 
 

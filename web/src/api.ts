@@ -7,7 +7,7 @@ export interface Status {
   model: { name: string; date: string; devices: string[]; scores: { data: string; clicks: Record<string, number> }[] };
   studies: { total: number; done: number; is_dicomweb: boolean };
   clicks: { waiting: number; running: number; answered: number; median_s: number | null };
-  training: { is_running: boolean; step: number; total_steps: number; dice: [number, number][] } | null;
+  training: { is_running: boolean; step: number; total_steps: number; dice: [number, number][]; message: string } | null;
 }
 
 export interface Study {

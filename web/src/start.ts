@@ -50,7 +50,7 @@ function show(state: Status): void {
   });
   element<HTMLElement>('training').textContent = !training
     ? 'No training is running.'
-    : `${training.is_running ? 'Running' : 'Finished'}: step ${training.step} of ${training.total_steps}`;
+    : `${training.is_running ? 'Running' : 'Finished'}: step ${training.step} of ${training.total_steps}. ${training.message}`;
   drawCurve(training?.dice ?? []);
   element<HTMLElement>('ohif').innerHTML = studies.is_dicomweb
     ? '<a href="/ohif/">OHIF</a>, in this browser'

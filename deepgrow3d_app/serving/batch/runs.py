@@ -29,6 +29,9 @@ from deepgrow3d_app.volume.files import write_mask
 logger = logging.getLogger(__name__)
 
 PAUSE_S = 0.2
+LOOKED_AT_S = 2.0
+"""Whoever looks whether a lock is held holds it for a moment."""
+
 MAX_STRUCTURES = 255
 CLIENT = "batch"
 
@@ -198,7 +201,7 @@ class BatchRuns:
         self._folder.mkdir(parents=True, exist_ok=True)
         attended = self._attendance()
         try:
-            attended.acquire()
+            attended.acquire(timeout=LOOKED_AT_S)
         except Timeout as error:
             raise Busy("Another server pre-annotates these studies. Wait until it has ended.") from error
         self._stopped.clear()

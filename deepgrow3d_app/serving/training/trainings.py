@@ -29,6 +29,9 @@ from deepgrow3d_app.volume.atomic_file import replace_file
 logger = logging.getLogger(__name__)
 
 KEPT_JOBS = 20
+LOOKED_AT_S = 5.0
+"""Whoever looks whether a lock is held holds it for a moment."""
+
 RESUMABLE = ("INTERRUPTED", "STOPPED", "ERROR")
 
 
@@ -191,7 +194,7 @@ class Trainings:
     def _seen(self, job: JobFolder) -> JobState:
         """The state of ``job``, corrected where whoever ran it was killed."""
         state = job.state()
-        if state.status == "RUNNING" and not job.is_at_work() and not _is_attended(job):
+        if state.status == "RUNNING" and not _is_attended(job) and not job.is_at_work():
             state = job.state()  # it may have come to an end in between
             if state.status == "RUNNING":
                 at = f"at step {state.step} of {state.total_steps}" if state.step else f"while {state.stage}"
@@ -232,7 +235,7 @@ class Trainings:
 
     def _begin(self, job: JobFolder, state: JobState, *, needs_cases: bool) -> None:
         attended = _attendance(job)
-        attended.acquire()
+        attended.acquire(timeout=LOOKED_AT_S)
         self._work = _Work(job, attended, self._model, self._cases if needs_cases else None, state)
         self._work.thread.start()
 
