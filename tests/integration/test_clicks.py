@@ -134,7 +134,7 @@ def test_info_says_what_viewers_read(server: Server) -> None:
     model = info["models"]["deepgrow3d"]
     assert (model["type"], model["dimension"]) == ("deepgrow", 3)
     assert set(model["labels"]) == set(info["labels"])
-    assert set(info["strategies"]) == {"first", "random"}
+    assert set(info["strategies"]) == {"first", "random", "uncertain"}
     assert {"version", "description", "trainers", "scoring", "train_stats"} <= set(info)
     assert (info["datastore"]["total"], info["datastore"]["completed"]) == (4, 1)
     assert info["datastore"]["label_tags"] == {"final": 1}
@@ -371,7 +371,7 @@ def test_a_saved_label_comes_back_voxel_for_voxel(
 
     saved = server.save_label(new_study, name, encode(phantom, tmp_path))
 
-    assert saved.json() == {"image": new_study, "label": new_study}
+    assert saved.json() == {"image": new_study, "label": new_study, "version": 1, "notice": None}
     back = server.request("GET", "/datastore/label", params={"label": new_study, "tag": "final"})
     assert 'filename="' in back.headers["content-disposition"] or "filename*=" in back.headers["content-disposition"]
     (tmp_path / "back.nii.gz").write_bytes(back.content)
