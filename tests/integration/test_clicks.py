@@ -369,7 +369,8 @@ def test_a_saved_label_comes_back_voxel_for_voxel(
 ) -> None:
     before = server.json("/info/")["datastore"]
 
-    saved = server.save_label(new_study, name, encode(phantom, tmp_path))
+    names = {1: "liver", 2: "spleen", 3: "aorta", 4: "stomach"}
+    saved = server.save_label(new_study, name, encode(phantom, tmp_path), names=names)
 
     assert saved.json() == {"image": new_study, "label": new_study, "version": 1, "notice": None}
     back = server.request("GET", "/datastore/label", params={"label": new_study, "tag": "final"})
@@ -383,7 +384,7 @@ def test_a_saved_label_comes_back_voxel_for_voxel(
     assert after["label_tags"] == {"final": before["label_tags"]["final"] + 1}
     assert set(server.json("/datastore/?output=all")["objects"][new_study]["labels"]) == {"final"}
     info = server.request("GET", "/datastore/label/info", params={"label": new_study, "tag": "final"}).json()
-    assert info["label_info"] == [{"name": "liver", "idx": 1}]
+    assert info["label_info"] == [{"name": text, "idx": value} for value, text in names.items()]
 
 
 @leaky_client
