@@ -102,7 +102,7 @@ class Retraining:
             folders=[self._setup.prepared, *self._setup.replay],
             held_out=0,
             start_from=self._job.parent_file,
-            resumes=self._job.run.state_file.is_file(),
+            resumes=self._job.run.model_file.is_file(),  # a run has it before its first saved state
             command=f"{PRODUCT} server, training {self._job.name}",
             validates_first=True,
         )
