@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from deepgrow3d_app.cases.labelled_case import voxel_counts
 from deepgrow3d_app.errors import Busy, InvalidInput, InvalidRequest, LabelMismatch, NotFound, Superseded
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import Subject
+from deepgrow3d_app.serving.dicomweb.final_label import segments_of
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
@@ -210,7 +211,7 @@ class StudiesDatastore(StudiesIndex):
         """Who saves, with which network, and which clicks made it."""
         client = str(label_info.get("client_id") or "")[:MAX_CLIENT]
         clicks = {}
-        for name in {"", *_names(label_info)} if client else ():
+        for name in {"", *(segment.name for segment in segments_of(label_info))} if client else ():
             answered = self._log.history(Subject(image, version, (), name, f"/{client}"))
             if answered:
                 last = sorted(answered[-1].clicks, key=lambda click: click.index)
@@ -287,24 +288,13 @@ class StudiesDatastore(StudiesIndex):
 
 def _check_values(mask: Mask, label_info: Mapping[str, Any]) -> None:
     """Refuse values that nothing names, where anything is named: nobody could tell later what they mean."""
-    named = set(_names(label_info).values())
+    named = {segment.value for segment in segments_of(label_info)}
     unnamed = sorted(set(np.flatnonzero(voxel_counts(mask)).tolist()) - named - {0})
     if named and unnamed:
         raise LabelMismatch(
             f"The label has voxels of the value {', '.join(map(str, unnamed))}, and label_info names only "
             f"{', '.join(map(str, sorted(named)))}. Name every structure, or erase those voxels."
         )
-
-
-def _names(label_info: Mapping[str, Any]) -> dict[str, int]:
-    """Structure name to value, as far as the viewer sent them in ``label_info``; "idx" may be left out."""
-    given = label_info.get("label_info")
-    entries: Iterable[Any] = given if isinstance(given, list) else ()
-    return {
-        str(entry["name"]): value
-        for place, entry in enumerate(entries, start=1)
-        if isinstance(entry, Mapping) and "name" in entry and isinstance(value := entry.get("idx", place), int)
-    }
 
 
 def _entry(index: LocalDatastoreModel, image_id: str) -> ImageLabelModel:

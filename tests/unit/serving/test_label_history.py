@@ -181,3 +181,9 @@ def test_killed_between_the_label_and_the_index_the_next_server_finishes_the_sav
     before = second.json()
     second.finish_saves()
     assert second.json() == before
+
+
+def test_two_structures_of_one_name_are_both_named(datastore, save):
+    for value in (1, 2):
+        save(value, label_info=[{"name": "cyst", "idx": 1}, {"name": "cyst", "idx": 2}])
+    assert values(datastore) == [1, 2]
