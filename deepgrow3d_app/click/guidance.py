@@ -100,8 +100,10 @@ def barrier_maps(
 
 
 def at_half_resolution(image: Tensor) -> Tensor:
-    """``image`` (i, j, k) of even extents as overlapping means over 4 x 4 x 4 voxels, half as many along each axis."""
-    return functional.avg_pool3d(image[None, None], 4, stride=2, padding=1, count_include_pad=False)[0, 0]
+    """``image`` (.., i, j, k) of even extents as overlapping means over 4 x 4 x 4 voxels, half as many along an axis."""
+    channels = image.reshape(1, -1, *image.shape[-3:])
+    smooth = functional.avg_pool3d(channels, 4, stride=2, padding=1, count_include_pad=False)
+    return smooth.reshape(*image.shape[:-3], *smooth.shape[-3:])
 
 
 def _distance(voxel: tuple[int, int, int], grid: Tensor) -> Tensor:

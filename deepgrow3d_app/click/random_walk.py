@@ -9,7 +9,7 @@ of the image, for several maps at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,11 @@ MAX_LOG_ODDS = 4.0
 
 Conductances = tuple[Tensor, Tensor, Tensor]
 """How easily a walk crosses from a voxel to the next along i, j and k; each one shorter along its axis."""
+
+State = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of the conjugate gradients: potential, residual, direction (n, i, j, k), and energy (n, 1, 1, 1)."""
+
+Iterate = Callable[[Conductances, Tensor, Tensor, State], State]
 
 
 def walker_maps(
@@ -53,8 +58,12 @@ def walker_maps(
     conductances = [conductances_of(smooth, sigma) for sigma in sigmas]
     i, j, k = (torch.stack(along) for along in zip(*conductances, strict=True))
     probability = foreground_probability((i, j, k), seeds.expand(len(sigmas), *seeds.shape), values)
-    log_odds = torch.logit(probability, eps=1e-4).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS) / MAX_LOG_ODDS
-    return functional.interpolate(log_odds[None], scale_factor=2, mode="trilinear")[0]
+    return functional.interpolate(log_odds_of(probability)[None], scale_factor=2, mode="trilinear")[0]
+
+
+def log_odds_of(probability: Tensor) -> Tensor:
+    """From -1 to +1, as :func:`walker_maps` has them."""
+    return torch.logit(probability, eps=1e-4).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS) / MAX_LOG_ODDS
 
 
 def walker_seeds(
@@ -92,12 +101,16 @@ def walker_seeds(
 
 
 def conductances_of(image: Tensor, sigma: float) -> Conductances:
-    """How easily a walk crosses between the neighbours of ``image`` (i, j, k)."""
-    i, j, k = (torch.exp(-0.5 * (torch.diff(image, dim=axis) / sigma) ** 2) + LEAST_CONDUCTANCE for axis in range(3))
+    """How easily a walk crosses between the neighbours of ``image`` (i, j, k) or (n, i, j, k)."""
+    i, j, k = (
+        torch.exp(-0.5 * (torch.diff(image, dim=axis) / sigma) ** 2) + LEAST_CONDUCTANCE for axis in (-3, -2, -1)
+    )
     return i, j, k
 
 
-def foreground_probability(conductances: Conductances, seeds: Tensor, values: Tensor) -> Tensor:
+def foreground_probability(
+    conductances: Conductances, seeds: Tensor, values: Tensor, iterate: Iterate | None = None
+) -> Tensor:
     """How likely a walk that starts at a voxel meets a foreground seed before a background seed.
 
     That is the potential of a network of resistors whose seeds are held at 1 and 0, and so the solution of a
@@ -108,10 +121,12 @@ def foreground_probability(conductances: Conductances, seeds: Tensor, values: Te
         conductances: of n maps: (n, i - 1, j, k), (n, i, j - 1, k) and (n, i, j, k - 1), positive.
         seeds: bool (n, i, j, k), at least one in each map.
         values: float32 (n, i, j, k) or fewer axes, the seeds' potentials; 0 where there is no seed.
+        iterate: what :func:`one_iteration` does, perhaps compiled.
 
     Returns:
         float32 (n, i, j, k), from 0 to 1.
     """
+    iterate = iterate or one_iteration
     free = (~seeds).float()
     potential = values.expand(seeds.shape).clone()
     residual = -free * _outflow(conductances, potential)
@@ -120,19 +135,26 @@ def foreground_probability(conductances: Conductances, seeds: Tensor, values: Te
     scaled = residual * inverse
     direction = scaled
     energy = _dot(residual, scaled)
+    state = (potential, residual, direction, energy)
     for iteration in range(MAX_ITERATIONS):
-        outflow = free * _outflow(conductances, direction)
-        # A map that is solved has no energy left: it stays as it is while the others go on.
-        step = energy / _dot(direction, outflow).clamp(min=1e-30)
-        potential = potential + step * direction
-        residual = residual - step * outflow
-        if iteration % ITERATIONS_PER_CHECK == 0 and bool((_dot(residual, residual) <= bound).all()):
+        state = iterate(conductances, free, inverse, state)
+        if iteration % ITERATIONS_PER_CHECK == 0 and bool((_dot(state[1], state[1]) <= bound).all()):
             break
-        scaled = residual * inverse
-        rest = _dot(residual, scaled)
-        direction = scaled + (rest / energy.clamp(min=1e-30)) * direction
-        energy = rest
-    return potential.clamp(0.0, 1.0)
+    return state[0].clamp(0.0, 1.0)
+
+
+def one_iteration(conductances: Conductances, free: Tensor, inverse: Tensor, state: State) -> State:
+    """One step of the conjugate gradients, for all maps."""
+    potential, residual, direction, energy = state
+    outflow = free * _outflow(conductances, direction)
+    # A map that is solved has no energy left: it stays as it is while the others go on.
+    step = energy / _dot(direction, outflow).clamp(min=1e-30)
+    potential = potential + step * direction
+    residual = residual - step * outflow
+    scaled = residual * inverse
+    rest = _dot(residual, scaled)
+    direction = scaled + (rest / energy.clamp(min=1e-30)) * direction
+    return potential, residual, direction, rest
 
 
 def _outflow(conductances: Conductances, potential: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from deepgrow3d_app.click.batched import Policy, next_clicks
-from deepgrow3d_app.model.inputs import network_inputs
-from deepgrow3d_app.training.patches import PatchSource
+from deepgrow3d_app.model.inputs import batched_inputs, network_inputs
+from deepgrow3d_app.training.patches import Patches
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.randomness import Stream, generator_of
 from deepgrow3d_app.volume.geometry import Index
@@ -58,7 +58,7 @@ class AnnotationBatch:
         device: where images, truths and masks lie.
     """
 
-    def __init__(self, patches: PatchSource, plan: TrainingPlan, slots: Sequence[int], device: torch.device) -> None:
+    def __init__(self, patches: Patches, plan: TrainingPlan, slots: Sequence[int], device: torch.device) -> None:
         self.patches = patches
         self.spec = plan.spec
         self.recipe = plan.recipe
@@ -67,6 +67,7 @@ class AnnotationBatch:
         self.images = torch.zeros(shape, device=device)
         self.truths = torch.zeros(shape, dtype=torch.bool, device=device)
         self.masks = torch.zeros(shape, dtype=torch.bool, device=device)
+        patches.expect(slots, 0)
         self.annotations = [Annotation(slot, -1, Policy.DEEPEST, 0.0, 0, 0) for slot in slots]
         for place in range(len(slots)):
             self._begin(place, number=0)
@@ -89,7 +90,16 @@ class AnnotationBatch:
 
     def inputs(self) -> Tensor:
         """What the network sees: float32 (slots, channels, i, j, k)."""
-        return torch.stack([self._inputs(place) for place in range(len(self.annotations))])
+        previous = self.masks.float()
+        for place, annotation in enumerate(self.annotations):
+            if self._generator(annotation, Stream.FORGETTING).random() < self.recipe.forget_probability:
+                previous[place] = 0.0
+        foreground = [annotation.foreground for annotation in self.annotations]
+        background = [annotation.background for annotation in self.annotations]
+        if self.device.type != "cpu":
+            return batched_inputs(self.images, foreground, background, previous, self.spec)
+        patches = zip(self.images, foreground, background, previous, strict=True)
+        return torch.stack([network_inputs(*patch, self.spec) for patch in patches])
 
     def answer(self, masks: Tensor) -> dict[int, list[float]]:
         """Show the annotators the network's answer, bool (slots, i, j, k); some leave for a new patch.
@@ -165,10 +175,3 @@ class AnnotationBatch:
 
     def _generator(self, annotation: Annotation, stream: Stream) -> np.random.Generator:
         return generator_of(stream, self.recipe.seed, annotation.slot, annotation.number, annotation.rounds)
-
-    def _inputs(self, place: int) -> Tensor:
-        annotation = self.annotations[place]
-        previous = self.masks[place].float()
-        if self._generator(annotation, Stream.FORGETTING).random() < self.recipe.forget_probability:
-            previous = torch.zeros_like(previous)
-        return network_inputs(self.images[place], annotation.foreground, annotation.background, previous, self.spec)

@@ -6,7 +6,9 @@ so that training and serving see the same geometry.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -44,6 +46,16 @@ class Patch:
     edge_mm: float
 
 
+class Patches(Protocol):
+    """Where annotators get their patches from."""
+
+    def expect(self, slots: Iterable[int], number: int) -> None:
+        """Told which patches :meth:`draw` is about to be asked for."""
+
+    def draw(self, slot: int, number: int) -> Patch:
+        """The patch ``number`` of a slot."""
+
+
 class PatchSource:
     """An endless supply of patches. It has no state: equal numbers give equal patches, in whatever order.
 
@@ -58,6 +70,9 @@ class PatchSource:
         self.pool = pool
         self.spec: ModelSpec = plan.spec
         self.recipe = plan.recipe
+
+    def expect(self, slots: Iterable[int], number: int) -> None:
+        """Nothing to do: patches are drawn when they are asked for."""
 
     def draw(self, slot: int, number: int) -> Patch:
         """The patch ``number`` that the annotator ``slot`` works on, with a target of ``MIN_TARGET_VOXELS`` or more.

@@ -117,10 +117,11 @@ def joined() -> Iterator[Ranks]:
     When one process dies, the others fail at their next step, and ``torchrun`` ends them all.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Ranks(0, 1, best_device())
-        return
     device = best_device()
+    torch.backends.cudnn.benchmark = True  # all steps are of one shape
+    if count == 1:
+        yield Ranks(0, 1, device)
+        return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)

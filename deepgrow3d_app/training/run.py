@@ -19,7 +19,8 @@ from deepgrow3d_app.model.checkpoint import EARLIER_KEY, Checkpoint, lineage, lo
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.training.cases import CaseGroup, CasePool, Tell, describe_groups, digest_of, load_group
 from deepgrow3d_app.training.log import Progress, TrainingLog
-from deepgrow3d_app.training.patches import PatchSource
+from deepgrow3d_app.training.patch_workers import PatchWorkers, workers_for
+from deepgrow3d_app.training.patches import Patches, PatchSource
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.ranks import Ranks
 from deepgrow3d_app.training.run_folder import RunFolder
@@ -41,6 +42,8 @@ class RunRequest:
         resumes: whether to go on with the run that is in the folder.
         command: what the checkpoint says made it.
         validates_first: whether what it starts from is validated too.
+        workers: processes that draw patches ahead, for each training process; ``None`` chooses.
+        compiles: whether ``torch.compile`` makes kernels of the network.
     """
 
     folders: Sequence[Path]
@@ -49,6 +52,8 @@ class RunRequest:
     resumes: bool = False
     command: str = ""
     validates_first: bool = False
+    workers: int | None = None
+    compiles: bool = False
 
 
 def run_training(
@@ -93,7 +98,13 @@ def run_training(
                 "Name the same folders in the same order, with the same --held-out."
             )
         weights, origin = _start(folder, state)
-        trainer = Trainer(plan, PatchSource(CasePool(groups, plan.recipe.first_share), plan), ranks, weights)
+        patches: Patches = PatchSource(CasePool(groups, plan.recipe.first_share), plan)
+        workers = workers_for(ranks) if request.workers is None else request.workers
+        if workers > 0:
+            patches = held.enter_context(PatchWorkers(patches, workers))
+        trainer = Trainer(plan, patches, ranks, weights)
+        if request.compiles:
+            trainer.network.compile()
         if state is not None:
             trainer.restore(state)
         if not ranks.agree(trainer.step):

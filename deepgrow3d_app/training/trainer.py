@@ -18,7 +18,7 @@ from deepgrow3d_app.model.network import build_network, on_device
 from deepgrow3d_app.training.annotation import AnnotationBatch
 from deepgrow3d_app.training.average import WeightAverage
 from deepgrow3d_app.training.loss import dice_cross_entropy
-from deepgrow3d_app.training.patches import PatchSource
+from deepgrow3d_app.training.patches import Patches
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.ranks import Ranks
 
@@ -78,7 +78,7 @@ class Trainer:
     """
 
     def __init__(
-        self, plan: TrainingPlan, patches: PatchSource, ranks: Ranks, weights: dict[str, Tensor] | None = None
+        self, plan: TrainingPlan, patches: Patches, ranks: Ranks, weights: dict[str, Tensor] | None = None
     ) -> None:
         torch.manual_seed(plan.recipe.seed)
         self.plan = plan

@@ -1,0 +1,101 @@
+"""Patches drawn ahead by other processes, so that a GPU does not wait for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.training.patches import Patch, PatchSource
+from deepgrow3d_app.training.ranks import Ranks
+
+Drawn = tuple[npt.NDArray[Any], npt.NDArray[Any], float]
+
+_source: PatchSource
+"""What a worker draws from."""
+
+
+def workers_for(ranks: Ranks) -> int:
+    """How many processes draw for this one: on a GPU, all cores but those of the training processes; else none.
+
+    On a CPU the network's own arithmetic takes every core, and patches cost a tenth of it.
+    """
+    if ranks.device.type == "cpu":
+        return 0
+    return max(1, len(os.sched_getaffinity(0)) // ranks.count - 1)
+
+
+class PatchWorkers:
+    """The patches of a :class:`PatchSource`, the same ones, made while the ones before are worked on.
+
+    Use as a context manager: the processes end with it, or with this process.
+
+    Args:
+        source: what to draw from.
+        count: of processes.
+    """
+
+    def __init__(self, source: PatchSource, count: int) -> None:
+        # Not forked: a process that uses a GPU cannot be.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, context, _begin, (source,))
+        self._ahead: dict[int, tuple[int, Future[Drawn]]] = {}
+
+    def __enter__(self) -> PatchWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def expect(self, slots: Iterable[int], number: int) -> None:
+        """Begin with the patch ``number`` of each slot: :meth:`draw` is about to be asked for it."""
+        for slot in slots:
+            self._ahead[slot] = (number, self._pool.submit(_draw, slot, number))
+
+    def draw(self, slot: int, number: int) -> Patch:
+        """See :meth:`PatchSource.draw`; what the slot needs next is begun.
+
+        Raises:
+            TrainingError: as there; or a process was killed.
+        """
+        known = self._ahead.get(slot)
+        try:
+            if known is None or known[0] != number:
+                self.expect([slot], number)
+            image, truth, edge_mm = self._ahead[slot][1].result()
+            self.expect([slot], number + 1)
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "A process that draws patches was killed, perhaps for lack of memory. "
+                "Go on with --resume, and fewer --workers."
+            ) from error
+        return Patch(torch.from_numpy(image), torch.from_numpy(truth), edge_mm)
+
+
+def _begin(source: PatchSource) -> None:
+    global _source
+    _source = source
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for orders for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _draw(slot: int, number: int) -> Drawn:
+    patch = _source.draw(slot, number)
+    # As arrays: tensors would travel as open files, of which a process may have few.
+    return patch.image.numpy(), patch.truth.numpy(), patch.edge_mm

@@ -1,0 +1,52 @@
+"""The maps of many patches at once are those of each patch alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepgrow3d_app.click.batched_maps import minimax_by_doubling
+from deepgrow3d_app.click.guidance import minimax_distance
+from deepgrow3d_app.model.inputs import batched_inputs, network_inputs
+from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
+
+SHAPE = (16, 32, 16)
+FULL_SPEC = ModelSpec(channels=(4, 8), patch_shape=SHAPE, walker_sigmas=(0.03, 0.2))
+
+points = st.lists(st.tuples(st.floats(-3, 20), st.integers(0, 31), st.floats(-3, 20)), max_size=5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(points, points), min_size=1, max_size=3), st.integers(0, 2**31))
+def test_inputs_of_a_batch_are_those_of_its_patches(clicks, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.nn.functional.avg_pool3d(torch.randn(len(clicks), *SHAPE, generator=generator), 3, 1, 1)
+    previous = (torch.rand(len(clicks), *SHAPE, generator=generator) > 0.5).float()
+    foreground, background = zip(*clicks, strict=True)
+    together = batched_inputs(images, foreground, background, previous, FULL_SPEC)
+    alone = torch.stack([
+        network_inputs(image, *of_patch, mask, FULL_SPEC)
+        for image, of_patch, mask in zip(images, clicks, previous, strict=True)
+    ])  # fmt: skip
+    exact, walkers = slice(0, 6), slice(6, 8)
+    torch.testing.assert_close(together[:, exact], alone[:, exact], atol=1e-5, rtol=0)
+    # Conjugate gradients go on until the last map of a batch is solved: the others are then solved better.
+    torch.testing.assert_close(together[:, walkers], alone[:, walkers], atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("axes", [(7, 5, 6), (1, 2, 9), (8, 8, 8)])
+def test_doubling_steps_reach_as_far_as_single_ones(axes):
+    generator = torch.Generator().manual_seed(3)
+    cost = torch.rand(4, *axes, generator=generator)
+    seeds = torch.rand(4, *axes, generator=generator) < 0.02
+    for rounds in (1, 6):
+        expected = minimax_distance(cost, seeds, rounds)
+        assert torch.equal(minimax_by_doubling(cost, seeds, rounds), expected)
+
+
+def test_a_batch_of_the_classic_input_has_three_channels():
+    spec = ModelSpec(
+        network="basic_unet", channels=CLASSIC_SPEC.channels, patch_shape=SHAPE, previous_mask=False, barrier_scale=0
+    )
+    images = torch.zeros(2, *SHAPE)
+    assert batched_inputs(images, [[(1, 2, 3)], []], [[], []], images, spec).shape == (2, 3, *SHAPE)
