@@ -100,7 +100,7 @@ def barrier_maps(
 
 
 def at_half_resolution(image: Tensor) -> Tensor:
-    """``image`` (.., i, j, k) of even extents as overlapping means over 4 x 4 x 4 voxels, half as many along an axis."""
+    """``image`` (.., i, j, k) of even extents as overlapping means over 4 x 4 x 4 voxels, half as many an axis."""
     channels = image.reshape(1, -1, *image.shape[-3:])
     smooth = functional.avg_pool3d(channels, 4, stride=2, padding=1, count_include_pad=False)
     return smooth.reshape(*image.shape[:-3], *smooth.shape[-3:])

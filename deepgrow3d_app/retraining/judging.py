@@ -16,8 +16,8 @@ from deepgrow3d_app.training.validation import dice_of
 
 JUDGED_CLICKS = (1, 3, 5)
 CANDIDATE_SHARES = (1.0, 0.7, 0.4)
-"""Tried one after the other until one passes. A mean of the weights before and after keeps most of what was learnt, and
-most of what was known (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)."""
+"""A mean of the weights before and after keeps most of what was learnt, and most of what was known (Wortsman et al.,
+"Robust fine-tuning of zero-shot models", CVPR 2022). Of those that pass, the best by :func:`_gain` is taken."""
 
 Target = tuple[TrainingCase, Structure]
 Tell = Callable[[str], None]
@@ -59,12 +59,14 @@ def judge(
     """What becomes of ``trained``, and the candidate that the decision is about.
 
     Returns:
-        ``None`` where ``is_stopped`` says so. Where no share of the trained weights passes, the decision about all
-        of them. Smaller shares are tried where only the reference case keeps a better network from being published.
+        ``None`` where ``is_stopped`` says so. Where no share of the trained weights passes, or the order is to publish
+        them whatever they are worth, the decision about all of them. Smaller shares are tried where a reference case
+        tells what was forgotten, and as long as they are better on the site's cases.
     """
     tell("Judging the network that was served")
     before = court.scores(parent, is_stopped)
     first: tuple[Decision, Checkpoint] | None = None
+    best: tuple[Decision, Checkpoint] | None = None
     for share in CANDIDATE_SHARES:
         if before is None:
             return None
@@ -75,11 +77,19 @@ def judge(
         decision = decide(before, after, is_forced=is_forced, candidate_share=share)
         tell(f"With {share:.0%} of the trained weights: {decision.reason}")
         first = first or (decision, candidate)
-        if decision.is_published:
-            return decision, candidate
+        if decision.is_published and (best is None or _gain(decision) > _gain(best[0])):
+            best = (decision, candidate)
+        if is_forced or before.reference is None:
+            break
         if before.site is None or after.site is None or after.site.mean <= before.site.mean:
             break  # less of it would be no better
-    return first
+    return best or first
+
+
+def _gain(decision: Decision) -> float:
+    """What the site's cases gain, less what the reference case loses, in mean Dice."""
+    pairs = [(decision.parent.site, decision.candidate.site), (decision.parent.reference, decision.candidate.reference)]
+    return sum(after.mean - before.mean for before, after in pairs if before is not None and after is not None)
 
 
 def blended(parent: Checkpoint, trained: Checkpoint, share: float) -> Checkpoint:

@@ -31,7 +31,7 @@ class RetrainingOrder(BaseModel):
     max_epochs: int = Field(default=5, ge=1, le=1000)
     steps_per_epoch: int = Field(default=60, ge=1, le=100_000)
     train_batch_size: int = Field(default=2, ge=1, le=64)
-    learning_rate: float = Field(default=3e-4, gt=0, le=0.1)
+    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
     site_share: float = Field(default=0.6, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
     force: bool = False

@@ -30,7 +30,7 @@ def workers_for(ranks: Ranks) -> int:
     """
     if ranks.device.type == "cpu":
         return 0
-    return max(1, len(os.sched_getaffinity(0)) // ranks.count - 1)
+    return max(1, (os.cpu_count() or 1) // ranks.count - 1)
 
 
 class PatchWorkers:

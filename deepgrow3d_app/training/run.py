@@ -98,10 +98,9 @@ def run_training(
                 "Name the same folders in the same order, with the same --held-out."
             )
         weights, origin = _start(folder, state)
-        patches: Patches = PatchSource(CasePool(groups, plan.recipe.first_share), plan)
+        source = PatchSource(CasePool(groups, plan.recipe.first_share), plan)
         workers = workers_for(ranks) if request.workers is None else request.workers
-        if workers > 0:
-            patches = held.enter_context(PatchWorkers(patches, workers))
+        patches: Patches = held.enter_context(PatchWorkers(source, workers)) if workers > 0 else source
         trainer = Trainer(plan, patches, ranks, weights)
         if request.compiles:
             trainer.network.compile()

@@ -108,7 +108,35 @@ def test_a_click_is_the_voxel_that_is_pointed_at(tried: TryIt, phantom: Phantom,
     shown = np.array(tried.page.evaluate("() => Array.from(deepgrow3d.viewer.niivue.drawBitmap)"), np.uint8)
     canonical = nib.as_closest_canonical(nib.Nifti1Image(tried.painted(), affine_of(study, phantom)))
     drawn = shown.reshape(canonical.shape, order="F")
-    np.testing.assert_array_equal(drawn == 1, (np.asarray(canonical.dataobj) == 1) & (drawn < 254))
+    np.testing.assert_array_equal(drawn == 1, (np.asarray(canonical.dataobj) == 1) & (drawn < 253))
+
+
+def test_the_page_turns_to_where_the_network_is_least_sure(tried: TryIt, phantom: Phantom) -> None:
+    tried.open("RAS")
+    unsure = tried.page.get_by_role("button", name="Unsure")
+    expect(unsure).to_be_disabled()
+    with tried.page.expect_response(lambda answer: "/infer/" in answer.url) as answered:
+        tried.click_voxel((phantom.centre[0], phantom.centre[1], phantom.centre[2]))
+    index = answered.value.json()["params"]["suggestion"]["index"]
+    tried.page.keyboard.press("n")
+    shown = tried.page.evaluate("() => Array.from(deepgrow3d.viewer.niivue.frac2vox(deepgrow3d.viewer.crosshair))")
+    assert shown == index
+    tried.press("Undo")
+    expect(unsure).to_be_disabled()
+
+
+def test_who_saves_second_is_told(tried: TryIt, page: Page, server: Server, phantom: Phantom) -> None:
+    inside = (phantom.centre[0], phantom.centre[1], phantom.centre[2])
+    tried.open("LAS")
+    tried.click_voxel(inside)
+    assert tried.press("Save") == "Saved: spleen."
+    assert page.context.browser is not None
+    other = TryIt(page.context.browser.new_context(viewport={"width": 1366, "height": 768}).new_page(), server.url)
+    other.start()
+    other.open("LAS")
+    other.click_voxel(inside)
+    assert other.press("Save").startswith("Saved: spleen. ")
+    other.page.context.close()
 
 
 def test_a_first_click_has_to_be_inside(tried: TryIt) -> None:

@@ -22,6 +22,8 @@ export interface BoxedMask {
   extents: Index;
   /** a byte for each voxel of the box, k fastest */
   inside: Uint8Array;
+  /** where the network is least sure: the click that would tell it most */
+  doubt: Index | null;
   seconds: number;
 }
 
@@ -96,16 +98,22 @@ export async function mask(
   const packed = Uint8Array.from(atob(answer.bits), character => character.charCodeAt(0));
   const { shape, start, extents } = answer;
   const inside = unpackBits(await gunzip(packed), extents[0] * extents[1] * extents[2]);
-  return { shape, start, extents, inside, seconds: (performance.now() - started) / 1000 };
+  const doubt = answer.params.suggestion?.index ?? null;
+  return { shape, start, extents, inside, doubt, seconds: (performance.now() - started) / 1000 };
 }
 
-export async function save(study: string, values: Uint8Array, names: { name: string; idx: number }[]): Promise<void> {
+/** Returns what the annotator should know: that somebody else had saved a label of this study, for example. */
+export async function save(
+  study: string,
+  values: Uint8Array,
+  names: { name: string; idx: number }[],
+  client: string,
+): Promise<string> {
   const form = new FormData();
-  form.append('params', JSON.stringify({ label_info: names, model: 'deepgrow3d' }));
+  form.append('params', JSON.stringify({ label_info: names, model: 'deepgrow3d', client_id: client }));
   form.append('label', new Blob([values as BlobPart]), 'label.bin');
-  await answered(
-    await fetch(`datastore/label?image=${encodeURIComponent(study)}&tag=final`, { method: 'PUT', body: form }),
-  );
+  const url = `datastore/label?image=${encodeURIComponent(study)}&tag=final`;
+  return (await (await answered(await fetch(url, { method: 'PUT', body: form }))).json()).notice ?? '';
 }
 
 export async function savedLabel(study: string): Promise<SavedLabel> {

@@ -41,6 +41,11 @@ export class Structure {
     return this.steps[this.steps.length - 1].mask;
   }
 
+  /** Where the network was least sure when it drew the mask. */
+  get doubt(): Index | null {
+    return this.mask?.doubt ?? null;
+  }
+
   get canUndo(): boolean {
     return this.steps.length > 1;
   }

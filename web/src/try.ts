@@ -59,6 +59,7 @@ function list(): void {
   );
   element<HTMLButtonElement>('undo').disabled = !current?.canUndo;
   element<HTMLButtonElement>('clear').disabled = !current || current.isEmpty;
+  element<HTMLButtonElement>('doubt').disabled = !current?.doubt;
   element<HTMLButtonElement>('save').disabled = isSaved;
 }
 
@@ -105,13 +106,17 @@ function clear(): void {
   paint();
 }
 
+function showDoubt(): void {
+  if (current?.doubt) viewer.turnTo(current.doubt);
+}
+
 async function save(): Promise<void> {
   const names = structures.filter(one => !one.isEmpty).map(one => ({ name: one.name, idx: one.value }));
   tell('Saving ...', 'busy');
   try {
-    await api.save(study, painted(), names);
+    const notice = await api.save(study, painted(), names, client);
     isSaved = true;
-    tell(`Saved: ${names.map(one => one.name).join(', ')}.`);
+    tell(`Saved: ${names.map(one => one.name).join(', ')}.${notice && ` ${notice}`}`);
     await listStudies();
   } catch (error) {
     tell((error as Error).message, 'fault');
@@ -189,6 +194,7 @@ async function start(): Promise<void> {
   element<HTMLInputElement>('opacity').oninput = paint;
   element('undo').onclick = undo;
   element('clear').onclick = clear;
+  element('doubt').onclick = showDoubt;
   element('save').onclick = () => void save();
   element<HTMLFormElement>('add').onsubmit = event => {
     event.preventDefault();
@@ -198,6 +204,8 @@ async function start(): Promise<void> {
     choose(structures.find(one => one.name === name) ?? added(name));
   };
   addEventListener('keydown', event => {
+    const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+    if (event.key === 'n' && !event.ctrlKey && !event.metaKey && !isTyping) return showDoubt();
     if (!event.ctrlKey && !event.metaKey) return;
     if (event.key === 'z') undo();
     else if (event.key === 's') void save();

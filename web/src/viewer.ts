@@ -6,9 +6,10 @@ import type { Click, Colour, Structure } from './structures';
 
 const TRUE_MM = true; // NiiVue turns oblique images upright otherwise, millimetres and all
 const DRAG_PX = 4; // a press that moves further is no click
-const INSIDE = 254; // values of the dots, above those of all structures
+const DOUBT = 253; // values of the dots, above those of all structures
+const INSIDE = 254;
 const OUTSIDE = 255;
-const DOT_COLOURS: [number, Colour][] = [[INSIDE, [80, 255, 80]], [OUTSIDE, [255, 60, 60]]];
+const DOT_COLOURS: [number, Colour][] = [[DOUBT, [255, 225, 0]], [INSIDE, [80, 255, 80]], [OUTSIDE, [255, 60, 60]]];
 
 export class Viewer {
   private readonly niivue: Niivue;
@@ -55,6 +56,11 @@ export class Viewer {
     this.niivue.createEmptyDrawing();
   }
 
+  /** Where the slices cross, as NiiVue counts: from 0 to 1 along each axis. */
+  get crosshair(): number[] {
+    return Array.from(this.niivue.scene.crosshairPos);
+  }
+
   /** [low, high] of what is black and what is white. */
   get contrast(): [number, number] {
     const volume = this.niivue.volumes[0];
@@ -81,6 +87,7 @@ export class Viewer {
 
   paint(map: Uint8Array, structures: Structure[], current: Structure | null, opacity: number): void {
     const painted = map.slice();
+    if (current?.doubt) this.dot(painted, current.doubt, DOUBT);
     for (const { index, isPositive } of current?.clicks ?? []) this.dot(painted, index, isPositive ? INSIDE : OUTSIDE);
     this.niivue.drawBitmap!.set(reordered(painted, this.shape, this.axes));
     const table: (readonly [number, Colour])[] = [
@@ -100,13 +107,18 @@ export class Viewer {
     this.niivue.refreshDrawing(true);
   }
 
-  /** Turn the slices to a voxel, and return where it is on the page. */
-  show(index: Index): { x: number; y: number } {
+  /** Turn the slices to a voxel. */
+  turnTo(index: Index): void {
     const mm = [0, 1, 2].map(
       row => this.affine[row][3] + index.reduce((sum, place, column) => sum + this.affine[row][column] * place, 0),
     );
     this.niivue.scene.crosshairPos = this.niivue.mm2frac(mm as never, 0, TRUE_MM);
     this.niivue.drawScene();
+  }
+
+  /** The same, and return where it is on the page. */
+  show(index: Index): { x: number; y: number } {
+    this.turnTo(index);
     const box = this.canvas.getBoundingClientRect();
     const scale = this.niivue.uiData.dpr ?? 1;
     for (let x = 2; x < box.width; x += 2)

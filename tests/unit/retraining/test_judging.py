@@ -46,13 +46,21 @@ def judged(networks, known, is_forced=False):
 
 
 def test_all_of_what_was_learnt_where_nothing_is_forgotten(networks):
-    decision, share, _ = judged(networks, {0.0: (0.5, 0.8), 1.0: (0.6, 0.8)})
+    known = {0.0: (0.5, 0.8), 1.0: (0.6, 0.8), 0.7: (0.58, 0.8), 0.4: (0.55, 0.8)}
+    decision, share, _ = judged(networks, known)
     assert (decision.is_published, share, decision.candidate_share) == (True, 1.0, 1.0)
 
 
 def test_less_of_it_where_something_is_forgotten(networks):
     decision, share, told = judged(networks, {0.0: (0.5, 0.8), 1.0: (0.6, 0.7), 0.7: (0.58, 0.78), 0.4: (0.55, 0.795)})
     assert (decision.is_published, share, decision.candidate_share) == (True, 0.4, 0.4)
+    assert len(told) == 4
+
+
+def test_of_those_that_pass_the_one_that_gains_most_over_what_it_forgets(networks):
+    known = {0.0: (0.5, 0.8), 1.0: (0.6, 0.791), 0.7: (0.595, 0.799), 0.4: (0.56, 0.8)}
+    decision, share, told = judged(networks, known)
+    assert (decision.is_published, share, decision.candidate_share) == (True, 0.7, 0.7)
     assert len(told) == 4
 
 

@@ -1,0 +1,64 @@
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+import torch
+
+from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.training.patch_workers import PatchWorkers, workers_for
+from deepgrow3d_app.training.ranks import Ranks
+
+
+def test_workers_draw_the_patches_that_are_drawn_without_them(make_patches):
+    source = make_patches()
+    with PatchWorkers(source, 2) as workers:
+        workers.expect([0, 1], 0)
+        for slot, number in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 7), (2, 3)):
+            ahead, here = workers.draw(slot, number), source.draw(slot, number)
+            assert torch.equal(ahead.image, here.image)
+            assert torch.equal(ahead.truth, here.truth)
+            assert ahead.edge_mm == here.edge_mm
+
+
+def test_a_killed_worker_is_told(make_patches):
+    with PatchWorkers(make_patches(), 1) as workers:
+        workers.draw(0, 0)
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        with pytest.raises(TrainingError, match="was killed, perhaps for lack of memory"):
+            workers.draw(0, 5)
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    program = """
+        import time, multiprocessing
+        from deepgrow3d_app.training.patch_workers import PatchWorkers
+        if __name__ == "__main__":
+            workers = PatchWorkers(None, 1)
+            try:
+                workers.draw(0, 0)
+            except AttributeError:
+                pass
+            print(multiprocessing.active_children()[0].pid, flush=True)
+            time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    ends = time.monotonic() + 20
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def test_only_a_gpu_is_worth_workers():
+    assert workers_for(Ranks(0, 1, torch.device("cpu"))) == 0
+    assert workers_for(Ranks(0, 1, torch.device("cuda"))) == max(1, (os.cpu_count() or 1) - 1)
