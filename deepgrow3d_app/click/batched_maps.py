@@ -169,7 +169,7 @@ def _iteration_on(device: torch.device) -> Iterate:
     """On a GPU, some thirty calls become a few kernels, where PyTorch's compiler for it is installed."""
     if device.type == "cpu" or importlib.util.find_spec("triton") is None:
         return one_iteration
-    return torch.compile(one_iteration)  # type: ignore[no-any-return]
+    return torch.compile(one_iteration)
 
 
 def _walker_seeds(shape: torch.Size, clicks: ClickTable) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ it must not outlive.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -197,6 +198,9 @@ def _give_way() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     elif hasattr(os, "nice"):
         os.nice(19)
+    # Linux shares a core among sessions first (sched(7), autogroups), and this process has one of its own.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 

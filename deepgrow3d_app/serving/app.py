@@ -147,7 +147,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         return {"random": by_chance, "first": First(), UNCERTAIN: UncertainStrategy(self.doubts, by_chance)}
 
     def init_batch_infer(self) -> None:
-        """None: there is nothing to compute before somebody clicks."""
+        """None of MONAI Label's kind: ``/batch/infer`` is answered by ``serving.batch``."""
 
     def _load_sessions(self, load: bool = False) -> Sessions:
         return Sessions(

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 from monailabel.interfaces.exception import MONAILabelException
 from pydantic import BaseModel, ValidationError
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
+from deepgrow3d_app.serving.attendance import Attendance
 from deepgrow3d_app.serving.batch.order import BatchOrder
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.seeds import structure_seeds
@@ -29,9 +29,6 @@ from deepgrow3d_app.volume.files import write_mask
 logger = logging.getLogger(__name__)
 
 PAUSE_S = 0.2
-LOOKED_AT_S = 2.0
-"""Whoever looks whether a lock is held holds it for a moment."""
-
 MAX_STRUCTURES = 255
 CLIENT = "batch"
 
@@ -157,7 +154,7 @@ class BatchRuns:
             state = BatchState.model_validate_json((self._folder / "state.json").read_bytes())
         except (OSError, ValidationError):
             return None
-        if state.status == "RUNNING" and not self._is_attended():
+        if state.status == "RUNNING" and not Attendance(self._folder).is_held:
             state = state.model_copy(update={"status": "INTERRUPTED"})
         return state
 
@@ -199,17 +196,14 @@ class BatchRuns:
     def _begin(self, state: BatchState) -> None:
         assert self._folder is not None  # noqa: S101 - _chosen refused
         self._folder.mkdir(parents=True, exist_ok=True)
-        attended = self._attendance()
-        try:
-            attended.acquire(timeout=LOOKED_AT_S)
-        except Timeout as error:
-            raise Busy("Another server pre-annotates these studies. Wait until it has ended.") from error
+        attendance = Attendance(self._folder)
+        attendance.begin()
         self._stopped.clear()
         self._write(state)
-        self._thread = threading.Thread(target=self._work, args=(state, attended), name="batch", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(state, attendance), name="batch", daemon=True)
         self._thread.start()
 
-    def _work(self, state: BatchState, attended: FileLock) -> None:
+    def _work(self, state: BatchState, attendance: Attendance) -> None:
         try:
             for image, outcome in state.images.items():
                 if outcome.status != "waiting":
@@ -225,7 +219,7 @@ class BatchRuns:
         except OSError as error:
             logger.error("The pre-annotation stopped: %s", error)  # noqa: TRY400 - the message says it all
         finally:
-            attended.release()
+            attendance.end()
 
     def _outcome(self, image: str, order: BatchOrder) -> ImageOutcome | None:
         """``None`` where it was stopped."""
@@ -276,14 +270,3 @@ class BatchRuns:
     def _write(self, state: BatchState) -> None:
         assert self._folder is not None  # noqa: S101 - _chosen refused
         replace_file(self._folder / "state.json", io.BytesIO(state.model_dump_json(indent=1).encode()))
-
-    def _attendance(self) -> FileLock:
-        assert self._folder is not None  # noqa: S101 - _chosen refused
-        return FileLock(self._folder / ".lock", timeout=0, thread_local=False)
-
-    def _is_attended(self) -> bool:
-        try:
-            with self._attendance():
-                return False
-        except Timeout:
-            return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import shutil
 import threading
@@ -12,26 +11,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from deepgrow3d_app.cases.source import CaseSource
-from deepgrow3d_app.errors import Busy, CheckpointError, DeepGrow3DError, InvalidRequest, NotFound
-from deepgrow3d_app.model.checkpoint import Checkpoint, lineage
+from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound
 from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
 from deepgrow3d_app.retraining.order import RetrainingOrder
-from deepgrow3d_app.retraining.versions import VersionRecord
+from deepgrow3d_app.serving.attendance import Attendance
 from deepgrow3d_app.serving.identifiers import shown
-from deepgrow3d_app.serving.labelled_cases import write_cases
 from deepgrow3d_app.serving.served_model import ServedModel
-from deepgrow3d_app.serving.training.job_process import STOP_S, JobProcess
+from deepgrow3d_app.serving.training.attendant import Attendant
+from deepgrow3d_app.serving.training.job_process import STOP_S
 from deepgrow3d_app.volume.atomic_file import replace_file
 
 logger = logging.getLogger(__name__)
 
 KEPT_JOBS = 20
-LOOKED_AT_S = 5.0
-"""Whoever looks whether a lock is held holds it for a moment."""
-
 RESUMABLE = ("INTERRUPTED", "STOPPED", "ERROR")
 
 
@@ -66,7 +59,7 @@ class Trainings:
         self._model = model
         self._cases = cases
         self._lock = threading.Lock()
-        self._work: _Work | None = None
+        self._work: Attendant | None = None
 
     @property
     def is_read_only(self) -> bool:
@@ -194,7 +187,7 @@ class Trainings:
     def _seen(self, job: JobFolder) -> JobState:
         """The state of ``job``, corrected where whoever ran it was killed."""
         state = job.state()
-        if state.status == "RUNNING" and not _is_attended(job) and not job.is_at_work():
+        if state.status == "RUNNING" and not Attendance(job.path).is_held and not job.is_at_work():
             state = job.state()  # it may have come to an end in between
             if state.status == "RUNNING":
                 at = f"at step {state.step} of {state.total_steps}" if state.step else f"while {state.stage}"
@@ -234,138 +227,11 @@ class Trainings:
         return job
 
     def _begin(self, job: JobFolder, state: JobState, *, needs_cases: bool) -> None:
-        attended = _attendance(job)
-        attended.acquire(timeout=LOOKED_AT_S)
-        self._work = _Work(job, attended, self._model, self._cases if needs_cases else None, state)
+        attendance = Attendance(job.path)
+        attendance.begin()
+        self._work = Attendant(job, attendance, self._model, self._cases if needs_cases else None, state)
         self._work.thread.start()
 
     def _remove_oldest(self) -> None:
         for job in self._jobs()[:-KEPT_JOBS]:
             shutil.rmtree(job.path, ignore_errors=True)
-
-
-class _Work:
-    """The thread that attends to one job: lists its cases, waits for its process, publishes what it leaves."""
-
-    def __init__(
-        self,
-        job: JobFolder,
-        attended: FileLock,
-        model: ServedModel,
-        cases: Callable[[], Sequence[CaseSource]] | None,
-        state: JobState,
-    ) -> None:
-        self.job = job
-        self._attended = attended
-        self._model = model
-        self._cases = cases
-        self._stage = state.stage
-        self._process: JobProcess | None = None
-        self._stopped = threading.Event()
-        self._reason = ""
-        self.thread = threading.Thread(target=self._attend, name=f"training-{job.name}", daemon=True)
-
-    def stop(self, reason: str = "") -> None:
-        """End the process; ``reason`` where it was nobody's wish, and the job counts as interrupted."""
-        self._reason = reason
-        self._stopped.set()
-        if self._process is not None:
-            self._process.stop()
-
-    def _attend(self) -> None:
-        try:
-            if self._stage == "publishing":
-                self._publish(self.job.state())
-            elif self._prepare():
-                self._run()
-        except (DeepGrow3DError, OSError) as error:
-            self._end("ERROR", str(error))
-            logger.error("Training %s failed: %s", self.job.name, error)  # noqa: TRY400 - the message says it all
-        except Exception:
-            self._end("ERROR", "It failed, and the server's log says where.")
-            logger.exception("Training %s failed", self.job.name)
-        finally:
-            self._attended.release()
-
-    def _prepare(self) -> bool:
-        """List the cases; whether there is something to run."""
-        if self._cases is not None:
-            cases = self._cases()
-            if self._stopped.is_set():
-                self._end_stopped()
-                return False
-            write_cases(cases, self.job.cases_file)
-        return True
-
-    def _run(self) -> None:
-        self._process = JobProcess(self.job)
-        if self._stopped.is_set():  # while it was started
-            self._process.stop()
-        status = self._process.wait()
-        state = self.job.state()
-        if self._stopped.is_set() and state.stage not in ("publishing", "done"):
-            self._end_stopped()
-        elif status != 0 or state.stage not in ("publishing", "done"):
-            lines = self.job.last_lines(1)
-            self._end("ERROR", lines[0].partition(" ")[2] if lines else f"Its process ended with status {status}.")
-        elif state.stage == "publishing":
-            self._publish(state)
-        else:
-            self._end("DONE", state.message)
-
-    def _publish(self, state: JobState) -> None:
-        setup = self.job.setup()
-        record = VersionRecord(
-            made_by="training",
-            job=self.job.name,
-            data=_data_of(self.job),
-            duration_s=round(state.trained_s, 1),
-            decision=state.decision,
-            client=setup.client,
-        )
-        try:
-            version = self._model.publish(self.job.candidate_file, record)
-        except CheckpointError as error:
-            self._end("ERROR", f"The candidate cannot be served: {error}")
-            return
-        logger.info("Version %d is served: %s", version.number, state.message)
-        self._end("DONE", state.message, stage="done", version=version.number)
-
-    def _end_stopped(self) -> None:
-        state = self.job.state()
-        at = f"at step {state.step} of {state.total_steps}" if state.step else f"while {state.stage}"
-        if self._reason:
-            self._end("INTERRUPTED", f"{self._reason}: interrupted {at}. It can be resumed.")
-        else:
-            self._end("STOPPED", f"Stopped {at}. It can be resumed.")
-
-    def _end(self, status: str, message: str, **changes: object) -> None:
-        update = {"status": status, "message": message, "ended": time.time(), "seconds_left": None, **changes}
-        try:
-            state = self.job.state().model_copy(update=update)
-            self.job.write_state(state)
-            if status == "DONE":  # nothing can be resumed any more, and it is the largest file
-                self.job.run.state_file.unlink(missing_ok=True)
-                shutil.rmtree(self.job.run.cases, ignore_errors=True)
-            replace_file(self.job.path / "report.json", io.BytesIO(state.model_dump_json(indent=1).encode()))
-        except OSError as error:
-            logger.error("Training %s: its end cannot be written: %s", self.job.name, error)  # noqa: TRY400
-
-
-def _attendance(job: JobFolder) -> FileLock:
-    """Held by the server that runs a job, until it has come to an end."""
-    return FileLock(job.path / ".attended", timeout=0, thread_local=False)
-
-
-def _is_attended(job: JobFolder) -> bool:
-    try:
-        with _attendance(job):
-            return False
-    except Timeout:
-        return True
-
-
-def _data_of(job: JobFolder) -> dict[str, str]:
-    """What the candidate was trained on last, with the digest of its cases."""
-    last = lineage(Checkpoint.load(job.candidate_file).origin)[-1]
-    return {name: last[name] for name in ("data", "digest", "command") if name in last}

@@ -5,7 +5,7 @@ import sys
 import textwrap
 import time
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
