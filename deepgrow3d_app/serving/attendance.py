@@ -39,7 +39,6 @@ class Attendance:
         """It has come to an end."""
         self._lock.release()
 
-    @property
     def is_held(self) -> bool:
         """Whether a server works, this one or another."""
         if self._lock.is_locked:

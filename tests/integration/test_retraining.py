@@ -192,6 +192,18 @@ def test_a_training_ends_with_its_server_and_is_gone_on_with_by_the_next(
     assert (done["status"], done["step"], done["version"]) == ("DONE", 40, 2), done
 
 
+def test_a_training_takes_only_what_clicks_leave(server: Server) -> None:
+    train(server, max_epochs=1, steps_per_epoch=40)
+    until(server, lambda state: state["step"] > 0)
+    (trainer,) = trainers_of(server.folder)
+    assert os.sched_getscheduler(trainer) == os.SCHED_IDLE
+    # Its session's share as well: else a click waits for half of each core, fifteen times as long.
+    shared_by_session = Path(f"/proc/{trainer}/autogroup")
+    if shared_by_session.exists():
+        assert shared_by_session.read_text().split()[-1] == "19"
+    server.request("DELETE", "/train/")
+
+
 def test_a_killed_trainer_is_told_and_is_gone_on_with(server: Server) -> None:
     train(server, max_epochs=1, steps_per_epoch=40, force=True)
     until(server, lambda state: state["step"] > 0)

@@ -154,7 +154,7 @@ class BatchRuns:
             state = BatchState.model_validate_json((self._folder / "state.json").read_bytes())
         except (OSError, ValidationError):
             return None
-        if state.status == "RUNNING" and not Attendance(self._folder).is_held:
+        if state.status == "RUNNING" and not Attendance(self._folder).is_held():
             state = state.model_copy(update={"status": "INTERRUPTED"})
         return state
 

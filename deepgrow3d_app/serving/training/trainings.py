@@ -187,7 +187,7 @@ class Trainings:
     def _seen(self, job: JobFolder) -> JobState:
         """The state of ``job``, corrected where whoever ran it was killed."""
         state = job.state()
-        if state.status == "RUNNING" and not Attendance(job.path).is_held and not job.is_at_work():
+        if state.status == "RUNNING" and not Attendance(job.path).is_held() and not job.is_at_work():
             state = job.state()  # it may have come to an end in between
             if state.status == "RUNNING":
                 at = f"at step {state.step} of {state.total_steps}" if state.step else f"while {state.stage}"

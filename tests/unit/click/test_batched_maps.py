@@ -25,8 +25,8 @@ def test_inputs_of_a_batch_are_those_of_its_patches(clicks, seed):
     foreground, background = zip(*clicks, strict=True)
     together = batched_inputs(images, foreground, background, previous, FULL_SPEC)
     alone = torch.stack([
-        network_inputs(image, *of_patch, mask, FULL_SPEC)
-        for image, of_patch, mask in zip(images, clicks, previous, strict=True)
+        network_inputs(image, inside, outside, mask, FULL_SPEC)
+        for image, (inside, outside), mask in zip(images, clicks, previous, strict=True)
     ])  # fmt: skip
     exact, walkers = slice(0, 6), slice(6, 8)
     torch.testing.assert_close(together[:, exact], alone[:, exact], atol=1e-5, rtol=0)
