@@ -231,7 +231,7 @@ class Step:
 
     def learn(self) -> None:
         trainer = self.trainer
-        loss = dice_cross_entropy(self.logits, trainer.batch.truths)
+        loss = dice_cross_entropy(self.logits, trainer.batch.truths).mean()
         trainer.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trainer.network.parameters(), DEFAULT_PLAN.recipe.max_gradient_norm)

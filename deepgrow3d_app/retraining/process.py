@@ -106,6 +106,7 @@ class Retraining:
             resumes=self._job.run.model_file.is_file(),  # a run has it before its first saved state
             command=f"{PRODUCT} server, training {self._job.name}",
             validates_first=True,
+            earlier=self._job.parent_file,
         )
         with joined() as ranks:
             run_training(

@@ -67,6 +67,7 @@ class AnnotationBatch:
         self.images = torch.zeros(shape, device=device)
         self.truths = torch.zeros(shape, dtype=torch.bool, device=device)
         self.masks = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.are_new = torch.zeros(len(slots), dtype=torch.bool, device=device)
         patches.expect(slots, 0)
         self.annotations = [Annotation(slot, -1, Policy.DEEPEST, 0.0, 0, 0) for slot in slots]
         for place in range(len(slots)):
@@ -171,6 +172,7 @@ class AnnotationBatch:
         patch = self.patches.draw(annotation.slot, annotation.number)
         self.images[place] = patch.image.to(self.device)
         self.truths[place] = patch.truth.to(self.device)
+        self.are_new[place] = patch.is_new
         return patch.edge_mm
 
     def _generator(self, annotation: Annotation, stream: Stream) -> np.random.Generator:

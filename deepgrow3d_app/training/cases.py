@@ -129,6 +129,10 @@ class CasePool:
             others = self.shares[1:] / self.shares[1:].sum()
             self.shares = np.concatenate([[first_share], (1 - first_share) * others])
 
+    def is_of_first_group(self, case: TrainingCase) -> bool:
+        """Whether ``case``, one of this pool, is of its first group."""
+        return case in self.groups[0]
+
     def draw(self, generator: np.random.Generator) -> TrainingCase:
         """A case at random."""
         group = self.groups[int(generator.choice(len(self.groups), p=self.shares))]

@@ -17,7 +17,7 @@ from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.training.patches import Patch, PatchSource
 from deepgrow3d_app.training.ranks import Ranks
 
-Drawn = tuple[npt.NDArray[Any], npt.NDArray[Any], float]
+Drawn = tuple[npt.NDArray[Any], npt.NDArray[Any], float, bool]
 
 _source: PatchSource
 """What a worker draws from."""
@@ -70,14 +70,14 @@ class PatchWorkers:
         try:
             if known is None or known[0] != number:
                 self.expect([slot], number)
-            image, truth, edge_mm = self._ahead[slot][1].result()
+            image, truth, edge_mm, is_new = self._ahead[slot][1].result()
             self.expect([slot], number + 1)
         except BrokenProcessPool as error:
             raise TrainingError(
                 "A process that draws patches was killed, perhaps for lack of memory. "
                 "Go on with --resume, and fewer --workers."
             ) from error
-        return Patch(torch.from_numpy(image), torch.from_numpy(truth), edge_mm)
+        return Patch(torch.from_numpy(image), torch.from_numpy(truth), edge_mm, is_new)
 
 
 def _begin(source: PatchSource) -> None:
@@ -98,4 +98,4 @@ def _end_with_parent() -> None:
 def _draw(slot: int, number: int) -> Drawn:
     patch = _source.draw(slot, number)
     # As arrays: tensors would travel as open files, of which a process may have few.
-    return patch.image.numpy(), patch.truth.numpy(), patch.edge_mm
+    return patch.image.numpy(), patch.truth.numpy(), patch.edge_mm, patch.is_new

@@ -6,6 +6,7 @@ so that training and serving see the same geometry.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,11 +40,13 @@ class Patch:
         image: float32 (i, j, k), normalised intensities.
         truth: bool (i, j, k), never empty.
         edge_mm: of its voxels, on average over the axes; of a made-up scene, any that a zoom could give.
+        is_new: whether the structure is a labelled one of the first folder.
     """
 
     image: Tensor
     truth: Tensor
     edge_mm: float
+    is_new: bool = False
 
 
 class Patches(Protocol):
@@ -89,7 +92,7 @@ class PatchSource:
                 image, truth = patch.image, patch.truth
                 if generator.random() < self.recipe.turned_share:
                     image, truth = turn(image, truth, len(set(self.spec.spacing_mm)) == 1, generator)
-                return Patch(change_appearance(image, generator), truth, patch.edge_mm)
+                return dataclasses.replace(patch, image=change_appearance(image, generator), truth=truth)
         raise TrainingError(
             f"In {MAX_ATTEMPTS} patches there was no target of {MIN_TARGET_VOXELS} voxels or more: the structures are "
             f"small for the patch's voxels of {self.spec.spacing_mm} mm. Choose a spec with a finer spacing."
@@ -104,7 +107,7 @@ class PatchSource:
         patch = self._cut(case, case.draw_structure(generator), generator)
         if kind < self.recipe.synthetic_share:
             return Patch(*paste_structure(patch.image, generator), patch.edge_mm)
-        return patch
+        return dataclasses.replace(patch, is_new=self.pool.is_of_first_group(case))
 
     def _cut(self, case: TrainingCase, structure: Structure, generator: np.random.Generator) -> Patch:
         """A region about a structure, at a zoom that its size suggests, give or take."""

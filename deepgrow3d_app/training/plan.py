@@ -30,6 +30,7 @@ class Recipe:
         forget_probability: how often the previous mask is withheld, so that a cold start works.
         synthetic_share: patches with made-up targets (pseudo-structures).
         first_share: how often the others are of the first folder; ``None``: as often as its structures count.
+        kept_weight: where answers of an earlier network are kept, what a departure from them costs.
         is_augmented: whether patches are turned, bent, stretched, coarsened and changed in appearance.
         turned_share: of these, how many are mirrored at random. The others lie as patients do, and as the server will
             show them: left, front and top mean something.
@@ -53,6 +54,7 @@ class Recipe:
     forget_probability: float = 0.2
     synthetic_share: float = 0.35
     first_share: float | None = None
+    kept_weight: float = 3.0
     is_augmented: bool = True
     turned_share: float = 0.3
     average_decay: float = 0.998
@@ -79,8 +81,9 @@ class Recipe:
         for name in ("learning_rate", "max_gradient_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a positive number.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InvalidRequest(f"The recipe's weight_decay is {self.weight_decay}. Choose 0 or a positive number.")
+        for name in ("weight_decay", "kept_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose 0 or a positive number.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class RunRequest:
         resumes: whether to go on with the run that is in the folder.
         command: what the checkpoint says made it.
         validates_first: whether what it starts from is validated too.
+        earlier: checkpoint whose answers are kept on the cases of all folders but the first; labels are learnt from
+            where ``None``.
         workers: processes that draw patches ahead, for each training process; ``None`` chooses.
         compiles: whether ``torch.compile`` makes kernels of the network.
     """
@@ -52,6 +54,7 @@ class RunRequest:
     resumes: bool = False
     command: str = ""
     validates_first: bool = False
+    earlier: Path | None = None
     workers: int | None = None
     compiles: bool = False
 
@@ -101,7 +104,8 @@ def run_training(
         source = PatchSource(CasePool(groups, plan.recipe.first_share), plan)
         workers = workers_for(ranks) if request.workers is None else request.workers
         patches: Patches = held.enter_context(PatchWorkers(source, workers)) if workers > 0 else source
-        trainer = Trainer(plan, patches, ranks, weights)
+        earlier = None if request.earlier is None else Checkpoint.load(request.earlier).weights
+        trainer = Trainer(plan, patches, ranks, weights, earlier)
         if request.compiles:
             trainer.network.compile()
         if state is not None:

@@ -17,7 +17,7 @@ from deepgrow3d_app.model.engine import reduced_precision
 from deepgrow3d_app.model.network import build_network, on_device
 from deepgrow3d_app.training.annotation import AnnotationBatch
 from deepgrow3d_app.training.average import WeightAverage
-from deepgrow3d_app.training.loss import dice_cross_entropy
+from deepgrow3d_app.training.loss import departure, dice_cross_entropy
 from deepgrow3d_app.training.patches import Patches
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.ranks import Ranks
@@ -71,6 +71,8 @@ class Trainer:
         patches: endless supply.
         ranks: this process and the others.
         weights: where to start from; random, by the recipe's seed, where ``None``.
+        earlier: weights of a network whose answers are kept, by ``recipe.kept_weight``, on all but new patches, whose
+            labels are then not learnt from.
 
     Attributes:
         step: gradient steps done.
@@ -78,7 +80,12 @@ class Trainer:
     """
 
     def __init__(
-        self, plan: TrainingPlan, patches: Patches, ranks: Ranks, weights: dict[str, Tensor] | None = None
+        self,
+        plan: TrainingPlan,
+        patches: Patches,
+        ranks: Ranks,
+        weights: dict[str, Tensor] | None = None,
+        earlier: dict[str, Tensor] | None = None,
     ) -> None:
         torch.manual_seed(plan.recipe.seed)
         self.plan = plan
@@ -87,6 +94,7 @@ class Trainer:
         if weights is not None:
             load_weights(network, weights)
         self.network = on_device(network, ranks.device)
+        self.earlier = None if earlier is None else _frozen(plan, earlier, ranks.device)
         self.parallel = ranks.parallel(self.network)
         self.average = WeightAverage(self.network, plan.recipe.average_decay)
         self.optimizer = torch.optim.AdamW(
@@ -124,7 +132,11 @@ class Trainer:
         dtype = torch.bfloat16 if reduced_precision(device) is torch.bfloat16 else None
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.parallel(inputs)[:, 0]
-        loss = dice_cross_entropy(logits, batch.truths)
+            before = self._answers_before(inputs, batch)
+        losses = dice_cross_entropy(logits, batch.truths)
+        if before is not None:
+            losses = torch.where(batch.are_new, losses, self.plan.recipe.kept_weight * departure(logits, before))
+        loss = losses.mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient = nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.recipe.max_gradient_norm)
@@ -182,6 +194,14 @@ class Trainer:
         for clicks, values in state["dice"].items():
             self.recent.dice[clicks].extend(values)
 
+    @torch.no_grad()
+    def _answers_before(self, inputs: Tensor, batch: AnnotationBatch) -> Tensor | None:
+        """Logits (slots, i, j, k) of the earlier network; ``None`` where nothing is to be kept."""
+        if self.earlier is None or bool(batch.are_new.all()):
+            return None
+        logits: Tensor = self.earlier(inputs)
+        return logits[:, 0]
+
     def _skip_step(self) -> None:
         self._skipped += 1
         self.skipped_in_all += 1
@@ -192,3 +212,9 @@ class Trainer:
                 "Check the images for absurd values, or start another run from the saved network (--start-from) with a "
                 "lower --learning-rate."
             )
+
+
+def _frozen(plan: TrainingPlan, weights: dict[str, Tensor], device: torch.device) -> nn.Module:
+    network = build_network(plan.spec)
+    load_weights(network, weights)
+    return on_device(network.eval().requires_grad_(False), device)
