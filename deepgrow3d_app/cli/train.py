@@ -52,15 +52,9 @@ def train(
         typer.Option(
             help="Processes that draw patches ahead, for each training process.",
             min=0,
-            show_default="0 on a CPU; on a GPU, the cores there are",
+            show_default="0 on a CPU; on a GPU, one for each core but one",
         ),
     ] = None,
-    compiles: Annotated[
-        bool,
-        typer.Option(
-            "--compile", help="Make kernels of the network first: a minute at the start, faster steps on a GPU."
-        ),
-    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, exactly.")] = False,
 ) -> None:
     """Train a network with simulated clicks.
@@ -83,7 +77,7 @@ def train(
     plan = _plan(spec, given, start_from, folder if resume else None)
     if steps is not None or minutes is not None:
         plan = dataclasses.replace(plan, budget=Budget(steps, minutes))
-    request = RunRequest(cases, held_out, start_from, resume, command_line(), workers=workers, compiles=compiles)
+    request = RunRequest(cases, held_out, start_from, resume, command_line(), workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
     with joined() as ranks, ProgressBar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("loading cases", total=1.0, visible=ranks.is_first)

@@ -107,6 +107,7 @@ class Retraining:
             command=f"{PRODUCT} server, training {self._job.name}",
             validates_first=True,
             earlier=self._job.parent_file,
+            workers=0,  # the other cores are for clicks, also beside a GPU
         )
         with joined() as ranks:
             run_training(

@@ -45,7 +45,6 @@ class RunRequest:
         earlier: checkpoint whose answers are kept on the cases of all folders but the first; labels are learnt from
             where ``None``.
         workers: processes that draw patches ahead, for each training process; ``None`` chooses.
-        compiles: whether ``torch.compile`` makes kernels of the network.
     """
 
     folders: Sequence[Path]
@@ -56,7 +55,6 @@ class RunRequest:
     validates_first: bool = False
     earlier: Path | None = None
     workers: int | None = None
-    compiles: bool = False
 
 
 def run_training(
@@ -106,8 +104,6 @@ def run_training(
         patches: Patches = held.enter_context(PatchWorkers(source, workers)) if workers > 0 else source
         earlier = None if request.earlier is None else Checkpoint.load(request.earlier).weights
         trainer = Trainer(plan, patches, ranks, weights, earlier)
-        if request.compiles:
-            trainer.network.compile()
         if state is not None:
             trainer.restore(state)
         if not ranks.agree(trainer.step):
