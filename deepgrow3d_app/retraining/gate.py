@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 REFERENCE_TOLERANCE = 0.01
-"""By how much the mean Dice on the reference case may fall."""
+"""By how much the mean Dice on the reference case may fall, at any number of clicks."""
 
 
 class Score(BaseModel):
@@ -76,11 +76,12 @@ def decide(parent: Scores, candidate: Scores, *, is_forced: bool, candidate_shar
     elif not candidate.site.mean > parent.site.mean:
         faults.append(f"it is not better on held-out cases of these studies ({_change(parent.site, candidate.site)})")
     if parent.reference is not None and candidate.reference is not None:
-        lost = parent.reference.mean - candidate.reference.mean
+        after = candidate.reference.dice
+        lost, clicks = max((dice - after[clicks], clicks) for clicks, dice in parent.reference.dice.items())
         if lost > REFERENCE_TOLERANCE:
             faults.append(
-                f"it is worse on the reference case by {lost:.3f}, and may be by {REFERENCE_TOLERANCE} "
-                f"({_change(parent.reference, candidate.reference)})"
+                f"it is worse on the reference case by {lost:.3f} at {clicks} clicks, and may be by "
+                f"{REFERENCE_TOLERANCE} ({_change(parent.reference, candidate.reference)})"
             )
     if not faults:
         assert parent.site is not None and candidate.site is not None  # noqa: S101, PT018 - else there was a fault
