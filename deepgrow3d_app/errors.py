@@ -10,6 +10,8 @@
     │   │   └── ContradictoryClicks
     │   ├── InvalidRequest        a malformed parameter, identifier or upload
     │   └── LabelMismatch         a label that does not lie on its image's grid
+    ├── NotSignedIn               nobody says who calls, or the token is not good
+    ├── NotAllowed                the caller may not do this, or not from there
     ├── NotFound                  an image, label, model, session or strategy that does not exist
     ├── Busy                      the resource is taken: the same call may succeed later
     ├── Superseded                nobody needs the answer any more: a newer request took its place
@@ -95,6 +97,14 @@ class InvalidRequest(InvalidInput):
 
 class LabelMismatch(InvalidInput):
     """A label that does not lie on the grid of its image."""
+
+
+class NotSignedIn(DeepGrow3DError):
+    """It is not known who calls, and has to be."""
+
+
+class NotAllowed(DeepGrow3DError):
+    """The caller may not do this, or not from where the call comes."""
 
 
 class NotFound(DeepGrow3DError):

@@ -1,5 +1,6 @@
 """The command line: ``deepgrow3d serve | ohif | predict | prepare | train | evaluate | compare | model-card``, and
-``average | import-weights | export | versions | rollback`` for networks, and ``retrain | batch`` for a running server.
+``average | import-weights | export | versions | rollback`` for networks, ``retrain | batch`` for a running server,
+and ``token`` for who may call it.
 
 Arguments are parsed here, once, into typed objects; the work is done by the floors below. Heavy imports
 happen inside the commands, so that ``--help`` answers at once.
@@ -15,6 +16,7 @@ from deepgrow3d_app.cli import (
     prepare,
     retrain,
     serve,
+    token,
     train,
     versions,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "prepare",
     "retrain",
     "serve",
+    "token",
     "train",
     "versions",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +22,18 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="Whose tokens are good; everybody has to sign in then (see `deepgrow3d token`)."),
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Certificate for HTTPS, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM, where the certificate's file has it not.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines call although nobody signs in.")
+    ] = False,
 ) -> None:
     """Answer clicks over REST, for 3D Slicer, OHIF and scripts."""
+    from deepgrow3d_app.serving.launch import Access
     from deepgrow3d_app.serving.launch import serve as launch
 
-    launch(studies, host, port, checkpoint)
+    launch(studies, host, port, checkpoint, access=Access(tokens, tls_certificate, tls_key, insecure))

@@ -1,32 +1,48 @@
-"""What a route needs: the app behind the server, its threads, and the caller's role where sign-in is on."""
+"""What a route needs: the app behind the server, its threads, and the caller's role."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.params import Depends as Dependency
-from monailabel.config import settings
 
+from deepgrow3d_app.errors import NotAllowed, NotSignedIn
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.click_queue import ClickQueue
 from deepgrow3d_app.serving.metrics import Metrics
+from deepgrow3d_app.serving.security.callers import Caller
+from deepgrow3d_app.serving.security.identity import Identity, Role
 from deepgrow3d_app.serving.workers import Workers
 
 
-def required_role(role: str) -> Sequence[Dependency]:
-    """The dependencies of a route that only ``role`` may call; none where sign-in is off."""
-    if not settings.MONAI_LABEL_AUTH_ENABLE:
-        return []
-    from monailabel.endpoints.user.auth import RBAC
+class _RequiredRole:
+    """A dependency of routes that only callers of ``role`` or above may use."""
 
-    return [Depends(RBAC(role))]
+    def __init__(self, role: Role) -> None:
+        self._role = role
+
+    async def __call__(self, request: Request) -> Identity:
+        caller: Caller = request.state.caller
+        if caller.identity is None:
+            raise caller.fault or NotSignedIn(
+                "This server asks who calls. Send a token as 'Authorization: Bearer TOKEN', or sign in."
+            )
+        require(caller.identity, self._role)
+        return caller.identity
 
 
-USER = required_role(settings.MONAI_LABEL_AUTH_ROLE_USER)
-ANNOTATOR = required_role(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
-ADMIN = required_role(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
+def require(identity: Identity, role: Role) -> None:
+    """Raise ``NotAllowed`` where ``identity`` has not ``role``, nor one above."""
+    if identity.role < role:
+        raise NotAllowed(
+            f"This takes the role '{role.title}', and yours is '{identity.role.title}'. Ask whoever runs this server."
+        )
+
+
+USER = [Depends(_RequiredRole(Role.USER))]
+ANNOTATOR = [Depends(_RequiredRole(Role.ANNOTATOR))]
+REVIEWER = [Depends(_RequiredRole(Role.REVIEWER))]
+ADMIN = [Depends(_RequiredRole(Role.ADMIN))]
 
 
 def _served_app(request: Request) -> DeepGrow3DApp:
@@ -52,4 +68,7 @@ def _file_workers(request: Request) -> Workers:
 Served = Annotated[DeepGrow3DApp, Depends(_served_app)]
 ClickLine = Annotated[ClickQueue, Depends(_click_queue)]
 Measured = Annotated[Metrics, Depends(_metrics)]
+SignedIn = Annotated[Identity, Depends(_RequiredRole(Role.USER))]
+"""Who calls, where it matters beyond the role."""
+
 FileWorkers = Annotated[Workers, Depends(_file_workers)]

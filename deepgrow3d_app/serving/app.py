@@ -64,7 +64,9 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         self.dicomweb = DicomWebAddress.of(studies, monailabel_settings) if is_address(studies) else None
         default = Path(studies) / ".deepgrow3d" if self.dicomweb is None else self.dicomweb.folder()
         self.kept = self.serving.cache_folder or default
-        is_read_only = monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY and self.serving.cache_folder is None
+        is_read_only = self.is_read_only = (
+            monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY and self.serving.cache_folder is None
+        )
         self.decoded = (
             None
             if is_read_only or self.serving.volume_disk_bytes == 0

@@ -91,6 +91,11 @@ class ClickQueue:
         """Calls that have one."""
         return self._running
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next call would be refused."""
+        return self._running >= self._threads and len(self._waiting) >= max(1, self._max_waiting)
+
     async def run(
         self, function: Callable[[], R], request: ClickSet, is_gone: Callable[[], Awaitable[bool]]
     ) -> Turn[R]:

@@ -22,7 +22,7 @@ from deepgrow3d_app.serving.dicomweb.final_label import segments_of
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
-from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, ClickSets, LabelHistory, LabelVersion
+from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, ClickSets, LabelHistory, LabelVersion
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS, StudiesIndex
 from deepgrow3d_app.volume.atomic_file import replace_file, written_beside
 from deepgrow3d_app.volume.cache import VolumeCache
@@ -220,7 +220,13 @@ class StudiesDatastore(StudiesIndex):
                     background=[click.index for click in last if not click.is_positive],
                 )
         info = {BASED_ON: label_info[BASED_ON]} if BASED_ON in label_info else {}
-        return LabelVersion(client_id=client, model_sha256=self._model_digest(), clicks=clicks, info=info)
+        return LabelVersion(
+            client_id=client,
+            saved_by=str(label_info.get(SAVED_BY) or ""),
+            model_sha256=self._model_digest(),
+            clicks=clicks,
+            info=info,
+        )
 
     def _refuse_outdated(self, image_id: str, tag: str, record: LabelVersion) -> None:
         if BASED_ON not in record.info:
@@ -229,7 +235,7 @@ class StudiesDatastore(StudiesIndex):
         newest = 0 if label is None else int(label.info.get(VERSION) or 0)
         if record.info[BASED_ON] != newest:
             versions = {version.number: version for version in self.history.versions(image_id, tag)}
-            by = shown(versions[newest].client_id) if newest in versions else "somebody else"
+            by = shown(versions[newest].by) if newest in versions else "somebody else"
             raise Superseded(
                 f"The label {shown(tag)} of {shown(image_id)} is at version {newest}, saved by {by}, yours is based "
                 f"on {record.info[BASED_ON]!r}. Look at that version (GET /datastore/label), then save with based_on "

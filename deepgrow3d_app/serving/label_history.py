@@ -35,6 +35,10 @@ class ClickSets(BaseModel):
     background: list[tuple[int, int, int]]
 
 
+SAVED_BY = "saved_by"
+"""In a label's info: who had signed in; clients cannot set it."""
+
+
 class LabelVersion(BaseModel):
     """What is known of one version of a label.
 
@@ -42,7 +46,8 @@ class LabelVersion(BaseModel):
         number: from 1.
         sha256: of the file.
         saved: seconds since 1970.
-        client_id: who saved it; "" where that is unknown.
+        client_id: from which viewer, as that says itself; "" where it does not.
+        saved_by: who had signed in; "" where nobody has to.
         model_sha256: the network that was served then.
         clicks: by structure, those that its last mask was computed from; what was painted by hand has none.
         info: what the viewer sent beside it: names of structures, and what reviewers made of it since.
@@ -54,9 +59,15 @@ class LabelVersion(BaseModel):
     sha256: str = ""
     saved: float = 0.0
     client_id: str = ""
+    saved_by: str = ""
     model_sha256: str = ""
     clicks: dict[str, ClickSets] = {}
     info: dict[str, Any] = {}
+
+    @property
+    def by(self) -> str:
+        """Who saved it, as well as that is known."""
+        return self.saved_by or self.client_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 FINAL = "final"
 FLAGGED = "flagged"
+REVIEW = "segmentationMeta"
+"""In a label's info: what MONAI Label's reviewer plugin keeps of a review."""
 
 
 def labelled_cases(images: StudiesDatastore) -> list[CaseSource]:
@@ -47,7 +49,7 @@ def labelled_cases(images: StudiesDatastore) -> list[CaseSource]:
 
 def reviewed_as(label_info: Mapping[str, Any]) -> str:
     """What a reviewer made of a label, as MONAI Label's reviewer keeps it: "approved", "flagged", or ""."""
-    meta = label_info.get("segmentationMeta")
+    meta = label_info.get(REVIEW)
     return str(meta.get("status") or "") if isinstance(meta, Mapping) else ""
 
 

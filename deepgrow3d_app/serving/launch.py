@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
-import logging
 import os
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,14 +20,72 @@ import deepgrow3d_app
 from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
 from deepgrow3d_app.serving.app import MODEL_NAME, DeepGrow3DApp
 from deepgrow3d_app.serving.dicomweb.address import is_address
+from deepgrow3d_app.serving.logs import set_up_logs
 from deepgrow3d_app.serving.server import build, served_app
 
 APP_FOLDER = Path(deepgrow3d_app.__file__).parents[1] / "apps" / "deepgrow3d"
 SMALL_FILE_BYTES = 64 << 20
+DRAIN_S = 30
+"""What clicks and saves that have begun may take to end, once the server is told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call, as the command line says it.
+
+    Attributes:
+        tokens: the file of tokens; ``None`` where the settings name one, or nobody signs in.
+        certificate, key: files for TLS, in PEM.
+        is_insecure: whether other machines may call although nobody signs in.
+    """
+
+    tokens: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    is_insecure: bool = False
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return self.certificate is not None
+
+    def check(self) -> None:
+        """Raise ``InvalidRequest`` where files are missing."""
+        if self.key is not None and self.certificate is None:
+            raise InvalidRequest("There is a key for TLS and no certificate. Give --tls-certificate FILE too.")
+        for file in (self.certificate, self.key):
+            if file is not None and not file.is_file():
+                raise InvalidRequest(f"There is no file '{file}'. TLS takes a certificate and its key, in PEM.")
+
+    def check_host(self, host: str, *, is_open: bool) -> None:
+        """Raise ``InvalidRequest`` where anybody could call from elsewhere.
+
+        Args:
+            host: what the server listens on.
+            is_open: whether nobody signs in, and that was not asked for.
+        """
+        if is_open and not self.has_tls and not _is_of_this_machine(host):
+            raise InvalidRequest(
+                f"At '{host}', other machines could read and change these studies: nobody signs in. Give --tokens FILE "
+                "(make one with `deepgrow3d token add NAME --file FILE`), or --tls-certificate and --tls-key, or "
+                "say --insecure. Or listen on 127.0.0.1."
+            )
+
+
+def _is_of_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def serve(
-    studies: str, host: str = "127.0.0.1", port: int = 8000, checkpoint: Path | None = None, data: Path | None = None
+    studies: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    access: Access | None = None,
 ) -> None:
     """Serve ``studies`` until the process is told to stop.
 
@@ -35,8 +94,10 @@ def serve(
         host, port: the address to listen on.
         checkpoint: weights to serve; ``None`` for the app's own.
         data: where is kept what the server keeps; ``None`` for the settings' folder.
+        access: who may call; ``None`` for what the settings say.
 
     Raises:
+        InvalidRequest: other machines could call, and nothing says who they are.
         NotFound: there is no such folder, or the app folder is not beside the package.
         Busy: something else listens at the address.
         DeepGrow3DError: the server cannot start; the message says why.
@@ -48,19 +109,27 @@ def serve(
             f"The app folder '{APP_FOLDER}' is missing: it is part of the checkout, beside the package. Install with "
             "`pip install --editable .`, or run `monailabel start_server --app FOLDER` with the folder's place."
         )
+    access = access or Access()
+    access.check()
     _check_address(host, port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for talkative in ("monailabel", "highdicom", "dicomweb_client", "httpx"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    _configure(
-        studies if is_address(studies) else str(Path(studies).resolve()),
-        port,
-        {"checkpoint": checkpoint, "cache_folder": data},
-    )
+    paths = {"checkpoint": checkpoint, "cache_folder": data, "tokens_file": access.tokens}
+    _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.is_insecure)
     served = served_app()
-    server = _AnnouncingServer(
-        uvicorn.Config(build(served), host=host, port=port, log_level="warning"), _welcome(served, host, port)
+    set_up_logs(served.serving.log_format)
+    api = build(served)
+    access.check_host(host, is_open=api.state.door.is_open and not served.serving.insecure)
+    config = uvicorn.Config(
+        api,
+        host=host,
+        port=port,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+        ssl_certfile=access.certificate,
+        ssl_keyfile=access.key,
     )
+    server = _AnnouncingServer(config, _welcome(served, host, port, access.has_tls))
     server.run()
 
 
@@ -79,12 +148,13 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _configure(studies: str, port: int, paths: Mapping[str, Path | None]) -> None:
+def _configure(studies: str, port: int, paths: Mapping[str, Path | None], is_insecure: bool) -> None:
     """Tell MONAI Label what ``start_server`` would, also in the environment, for the processes it starts."""
     settings.MONAI_LABEL_SERVER_PORT = port
     settings.MONAI_LABEL_APP_DIR = str(APP_FOLDER)
     settings.MONAI_LABEL_STUDIES = studies
-    settings.MONAI_LABEL_APP_CONF = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
+    conf = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
+    settings.MONAI_LABEL_APP_CONF = conf | ({"insecure": "true"} if is_insecure else {})
     for name, value in settings.model_dump(mode="json").items():
         if value is not None:
             os.environ[name] = json.dumps(value) if isinstance(value, dict | list) else str(value)
@@ -104,10 +174,11 @@ class _AnnouncingServer(uvicorn.Server):
             sys.stdout.flush()
 
 
-def _welcome(served: DeepGrow3DApp, host: str, port: int) -> str:
-    address = _address(host, port) + settings.MONAI_LABEL_API_STR
+def _welcome(served: DeepGrow3DApp, host: str, port: int, has_tls: bool) -> str:
+    root = _address(host, port, has_tls)
+    address = root + settings.MONAI_LABEL_API_STR
     image, voxel = _example_click(served)
-    ohif = "" if served.dicomweb is None else f"\n  OHIF             {_address(host, port)}/ohif/"
+    ohif = "" if served.dicomweb is None else f"\n  OHIF             {root}/ohif/"
     return f"""
 DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
 
@@ -121,10 +192,11 @@ Studies: {served.studies} ({len(served.images().list_images())} image(s))
 """
 
 
-def _address(host: str, port: int) -> str:
+def _address(host: str, port: int, has_tls: bool = False) -> str:
     """Where a browser on this machine finds a server that listens at ``host``."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what it listens on, for people
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if has_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _example_click(served: DeepGrow3DApp) -> tuple[str, list[int]]:

@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio.to_thread
-from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
+from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
@@ -23,12 +22,13 @@ from deepgrow3d_app.errors import DeepGrow3DError, NotFound
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.click_queue import ClickQueue
 from deepgrow3d_app.serving.dicomweb.proxy import DicomWebProxy
-from deepgrow3d_app.serving.faults import answer_faults
+from deepgrow3d_app.serving.faults import DOCUMENTED, answer_faults
 from deepgrow3d_app.serving.metrics import Metrics
 from deepgrow3d_app.serving.routes import (
     activelearning,
     batch,
     datastore,
+    health,
     infer,
     info,
     model,
@@ -36,13 +36,30 @@ from deepgrow3d_app.serving.routes import (
     pages,
     proxy,
     session,
+    sign_in,
     train,
 )
 from deepgrow3d_app.serving.routes import metrics as metrics_route
-from deepgrow3d_app.serving.upload_limit import UploadLimit
+from deepgrow3d_app.serving.security.around import secure
 from deepgrow3d_app.serving.workers import Workers
 
 logger = logging.getLogger(__name__)
+
+ROUTES = (
+    info,
+    infer,
+    batch,
+    datastore,
+    session,
+    activelearning,
+    model,
+    train,
+    metrics_route,
+    proxy,
+    pages,
+    health,
+    sign_in,
+)
 
 FILE_THREADS = 4
 CLEANUP_EVERY_S = 60
@@ -69,25 +86,28 @@ def build(served: DeepGrow3DApp) -> FastAPI:
     metrics.watch("volume_bytes", "Decoded volumes in memory, not on disk", lambda: served.volumes.n_bytes)
     api.state.file_workers = Workers(FILE_THREADS, served.serving.max_waiting)
     api.state.dicomweb_proxy = None if served.dicomweb is None else DicomWebProxy(served.dicomweb)
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        from monailabel.endpoints import login
-
-        api.include_router(login.router, prefix=settings.MONAI_LABEL_API_STR)
-    for routes in (info, infer, batch, datastore, session, activelearning, model, train, metrics_route, proxy, pages):
-        api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR)
-    api.include_router(ohif.router)
+    api.state.door = secure(api, served.serving, None if served.is_read_only else served.kept / "audit")
+    include_routes(api)
     answer_faults(api)
-    api.add_middleware(UploadLimit, max_bytes=served.serving.upload_bytes)
-    # A page of another origin may talk to the server only where the operator named it: anybody's web
-    # page could read the studies otherwise.
-    api.add_middleware(
-        CORSMiddleware,
-        allow_origins=[str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS],
-        allow_credentials=True,
-        allow_methods=["*"],
-        allow_headers=["*"],
-    )
     return api
+
+
+def include_routes(api: FastAPI) -> None:
+    """Give ``api`` every route that there is."""
+    for routes in ROUTES:
+        api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR, responses=DOCUMENTED)
+    api.include_router(_tokens(), prefix=settings.MONAI_LABEL_API_STR, responses=DOCUMENTED)
+    api.include_router(ohif.router, responses=DOCUMENTED)
+
+
+def _tokens() -> APIRouter:
+    """Where viewers get their token from: MONAI Label's own routes where its sign-in is on."""
+    if not settings.MONAI_LABEL_AUTH_ENABLE:
+        return sign_in.tokens
+    from monailabel.endpoints import login
+
+    router: APIRouter = login.router
+    return router
 
 
 def served_app() -> DeepGrow3DApp:

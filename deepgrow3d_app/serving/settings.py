@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -59,6 +60,13 @@ class ServingSettings(BaseSettings):
             cases each.
         reference_case: a labelled case on which no trained network may become worse; it is never trained on.
         reference_structures: names of what is scored in it.
+        tokens_file: whose tokens are good (see ``security.tokens``); with it, everybody has to sign in.
+        tokens: the same lines, in the variable itself, separated by commas.
+        insecure: whether other machines may call although nobody signs in.
+        hosts: further names that the server may be called by, while nobody signs in.
+        requests_per_minute: of one caller; 0 for any number.
+        upload_idle_s: how long a client may send nothing in the middle of a request.
+        log_format: ``text`` for people, ``json`` for programs.
     """
 
     model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore")
@@ -82,6 +90,13 @@ class ServingSettings(BaseSettings):
     replay_folders: tuple[Path, ...] = tuple(sorted((SAMPLES / "replay").glob("*/")))
     reference_case: Path | None = SAMPLES / "reference" / "ct-trunk"
     reference_structures: tuple[str, ...] = BTCV_OF_REFERENCE
+    tokens_file: Path | None = None
+    tokens: str = ""
+    insecure: bool = False
+    hosts: tuple[str, ...] = ()
+    requests_per_minute: int = Field(default=6000, ge=0)
+    upload_idle_s: float = Field(default=60.0, gt=0)
+    log_format: Literal["text", "json"] = "text"
 
     @classmethod
     def load(cls, conf: Mapping[str, str]) -> ServingSettings:

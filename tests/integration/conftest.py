@@ -42,6 +42,7 @@ class Server:
         studies: the folder it serves, in ``folder``.
         log: what it prints, outside of ``folder``.
         process: the process, leader of a process group of its own.
+        certificate: of a server that speaks TLS.
     """
 
     url: str
@@ -49,10 +50,12 @@ class Server:
     studies: Path
     log: Path
     process: subprocess.Popen[bytes]
+    certificate: Path | None = None
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         """One HTTP request over a connection of its own."""
-        return requests.request(method, self.url + path, timeout=ANSWER_S, **kwargs)
+        verify = True if self.certificate is None else str(self.certificate)
+        return requests.request(method, self.url + path, timeout=ANSWER_S, verify=verify, **kwargs)
 
     def json(self, path: str) -> Any:
         """The JSON at ``path``."""
@@ -108,11 +111,11 @@ class Server:
             time.sleep(0.1)
 
     def wait_until_it_answers(self) -> None:
-        """Return when ``/info/`` answers; fails when the process ends before that."""
+        """Return when it does; fails when the process ends before that."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/info/", timeout=ANSWER_S).ok:
+                if self.request("GET", "/health/live").ok:
                     return
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = self.process.wait(0.1)
@@ -128,9 +131,9 @@ class Launcher:
     servers: list[Server] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
 
-    def serve(self, studies: Path, *options: str) -> Server:
+    def serve(self, studies: Path, *options: str, certificate: Path | None = None) -> Server:
         """``deepgrow3d serve`` on ``studies``, once it answers."""
-        return self._start(studies, [*DEEPGROW3D, "serve", "--studies", str(studies), *options])
+        return self._start(studies, [*DEEPGROW3D, "serve", "--studies", str(studies), *options], certificate)
 
     def start_command(self, studies: Path, *words: str) -> Server:
         """``deepgrow3d`` with ``words``, a command that serves, once it answers."""
@@ -165,7 +168,7 @@ class Launcher:
             if server.process.poll() is None:
                 server.kill()
 
-    def _start(self, studies: Path, command: Sequence[str]) -> Server:
+    def _start(self, studies: Path, command: Sequence[str], certificate: Path | None = None) -> Server:
         port = free_port()
         log = self.folder.with_name(f"{self.folder.name}-{len(self.servers)}.log")
         with log.open("wb") as output:
@@ -178,7 +181,8 @@ class Launcher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        server = Server(f"http://127.0.0.1:{port}", self.folder, studies, log, process)
+        scheme = "http" if certificate is None else "https"
+        server = Server(f"{scheme}://127.0.0.1:{port}", self.folder, studies, log, process, certificate)
         self.servers.append(server)
         server.wait_until_it_answers()
         return server

@@ -39,8 +39,7 @@ const UINT8 = 2;
 
 async function answered(response: Response): Promise<Response> {
   if (response.ok) return response;
-  if (response.status === 401 || response.status === 403)
-    throw new Error('This server asks who you are, which this page cannot tell it. Use 3D Slicer or OHIF.');
+  if (response.status === 401) location.assign(`login?next=${encodeURIComponent(location.pathname)}`);
   const text = await response.text();
   let reason = `The server answered with status ${response.status}.`;
   try {

@@ -13,12 +13,14 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound
-from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, USER, FileWorkers, Served
+from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, REVIEWER, USER, FileWorkers, Served, SignedIn, require
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
-from deepgrow3d_app.serving.label_history import LabelVersion
+from deepgrow3d_app.serving.label_history import SAVED_BY, LabelVersion
+from deepgrow3d_app.serving.labelled_cases import REVIEW
+from deepgrow3d_app.serving.security.identity import Identity, Role
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
 from deepgrow3d_app.volume.files import EXTENSIONS
@@ -117,6 +119,7 @@ def update_image_info(served: Served, image: str, info: Params = "{}") -> None:
 async def save_label(
     served: Served,
     workers: FileWorkers,
+    caller: SignedIn,
     image: str,
     label: Annotated[UploadFile, File(description="on the grid of the image; as .bin: its voxels, one byte each")],
     params: Params = "{}",
@@ -128,6 +131,9 @@ async def save_label(
     is refused (409) where somebody saved another version meanwhile; without it, `notice` tells of that.
     """
     info = parse_object(params or "{}", "params")
+    info.pop(SAVED_BY, None)
+    if caller.name:
+        info[SAVED_BY] = caller.name
     return await workers.run(_save_label, served, image, tag or FINAL, Upload.of(label), info)
 
 
@@ -150,10 +156,10 @@ def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, inf
 
 def _notice(versions: Sequence[LabelVersion]) -> str | None:
     """What whoever saved the last of ``versions`` should know: that somebody else had saved one before."""
-    if len(versions) < 2 or versions[-2].client_id == versions[-1].client_id:
+    if len(versions) < 2 or versions[-2].by == versions[-1].by:
         return None
     earlier = versions[-2]
-    by = shown(earlier.client_id) if earlier.client_id else "somebody else"
+    by = shown(earlier.by) if earlier.by else "somebody else"
     ago = max(0, round((versions[-1].saved - earlier.saved) / 60))
     return (
         f"{by} had saved this label {ago} minutes before, as version {earlier.number}. Yours is version "
@@ -161,7 +167,7 @@ def _notice(versions: Sequence[LabelVersion]) -> str | None:
     )
 
 
-@router.delete("/label", dependencies=ADMIN)
+@router.delete("/label", dependencies=REVIEWER)
 def remove_label(served: Served, id: str, tag: str) -> dict[str, Any]:
     """Remove a label."""
     served.images().remove_label(id, tag)
@@ -203,15 +209,21 @@ def label_version(served: Served, label: str, version: int, tag: str = FINAL) ->
 
 
 @router.put("/label/info", dependencies=ANNOTATOR)
-def update_label_info(served: Served, label: str, tag: str, info: Params = "{}") -> None:
-    """Add to what is known of a label."""
-    served.images().update_label_info(label, tag, parse_object(info, "info"))
+def update_label_info(served: Served, caller: SignedIn, label: str, tag: str, info: Params = "{}") -> None:
+    """Add to what is known of a label; a review takes a reviewer."""
+    _add_to_label(served, caller, label, tag, parse_object(info, "info"))
 
 
 @router.put("/updatelabelinfo", include_in_schema=False, dependencies=ANNOTATOR)
-def update_label_params(served: Served, label: str, tag: str, params: Params = "{}") -> None:
+def update_label_params(served: Served, caller: SignedIn, label: str, tag: str, params: Params = "{}") -> None:
     """Add to what is known of a label, as older clients do."""
-    served.images().update_label_info(label, tag, parse_object(params, "params"))
+    _add_to_label(served, caller, label, tag, parse_object(params, "params"))
+
+
+def _add_to_label(served: DeepGrow3DApp, caller: Identity, label: str, tag: str, info: dict[str, Any]) -> None:
+    if REVIEW in info:
+        require(caller, Role.REVIEWER)
+    served.images().update_label_info(label, tag, {name: value for name, value in info.items() if name != SAVED_BY})
 
 
 @router.get("/dataset", dependencies=ANNOTATOR)

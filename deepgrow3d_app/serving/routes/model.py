@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 
 from deepgrow3d_app.errors import CheckpointError, InvalidRequest, NotFound
 from deepgrow3d_app.retraining.versions import VersionRecord
-from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, FileWorkers, Served
+from deepgrow3d_app.serving.access import ADMIN, FileWorkers, Served
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.uploads import Upload
 
@@ -46,7 +46,7 @@ async def roll_back(served: Served, workers: FileWorkers, model: str, version: i
     return await workers.run(served.model.roll_back, version)
 
 
-@router.put("/{model}", dependencies=ANNOTATOR)
+@router.put("/{model}", dependencies=ADMIN)
 async def update_model(served: Served, workers: FileWorkers, model: str, file: UploadFile) -> dict[str, Any]:
     """Serve another checkpoint, from the next click on; the replaced one stays as a version."""
     served.infer_task(model)
@@ -62,7 +62,7 @@ def _update_model(served: DeepGrow3DApp, model: str, upload: Upload) -> dict[str
     return {**(served.model_info(model) or {}), "version": version.number}
 
 
-@router.delete("/{model}", dependencies=ANNOTATOR)
+@router.delete("/{model}", dependencies=ADMIN)
 def delete_model(served: Served, model: str) -> None:
     """Refused: a server without weights could not answer."""
     served.infer_task(model)

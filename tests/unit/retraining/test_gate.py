@@ -37,7 +37,8 @@ def test_what_is_published(before, after, is_published, said):
 def test_a_loss_at_one_number_of_clicks_is_not_made_up_for_at_another():
     before = scores(0.60, 0.80)
     after = Scores(site=scores(0.65, None).site, reference=Score(structures=2, dice={1: 0.80, 3: 0.88}))
-    assert after.reference is not None and before.reference is not None
+    assert after.reference is not None
+    assert before.reference is not None
     assert after.reference.mean > before.reference.mean
     decision = decide(before, after, is_forced=False)
     assert not decision.is_published

@@ -19,6 +19,8 @@ from deepgrow3d_app.serving.faults import status_and_reason
         (errors.InvalidRequest("'tag' is '../x'."), 400),
         (errors.LabelMismatch("The label has 7 x 8 x 8 voxels."), 400),
         (errors.NotFound("There is no image 'x'."), 404),
+        (errors.NotSignedIn("Send a token."), 401),
+        (errors.NotAllowed("This takes the role 'admin'."), 403),
         (errors.Busy("Try again."), 429),
     ],
 )
@@ -56,6 +58,13 @@ def test_a_full_disk_is_named():
     status, reason = status_and_reason(OSError(errno.ENOSPC, "No space left on device", "/secret"))
     assert status == 507
     assert "disk is full" in reason
+    assert "secret" not in reason
+
+
+def test_a_disk_that_cannot_be_written_is_named():
+    assert status_and_reason(OSError(errno.EROFS, "Read-only file system", "/secret"))[0] == 507
+    status, reason = status_and_reason(PermissionError(errno.EACCES, "Permission denied", "/secret"))
+    assert status == 503
     assert "secret" not in reason
 
 

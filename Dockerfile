@@ -1,0 +1,31 @@
+# DeepGrow 3D in a container: needs no network once it is built, runs as a user without rights, on a read-only root.
+#   docker build --tag deepgrow3d .
+#   docker compose up
+FROM python:3.11-slim-bookworm AS built
+WORKDIR /opt/deepgrow3d
+COPY requirements.txt requirements-no-deps.txt pyproject.toml README.md LICENSE Makefile ./
+COPY deepgrow3d_app deepgrow3d_app
+COPY apps apps
+COPY web web
+COPY sample-data/replay sample-data/replay
+COPY sample-data/reference/ct-trunk/labels.nii.gz sample-data/reference/ct-trunk/structures.json sample-data/reference/ct-trunk/
+COPY sample-data/studies/ct-trunk.nii.gz sample-data/reference/ct-trunk/image.nii.gz
+# Without a GPU, an index of CPU builds of PyTorch saves 3 GB: --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_EXTRA_INDEX_URL=
+RUN apt-get update && apt-get install --yes --no-install-recommends make \
+    && make install web PYTHON=python3.11 && rm -rf web/node_modules /root/.cache
+
+FROM python:3.11-slim-bookworm
+RUN useradd --create-home --uid 10001 deepgrow3d && install --directory --owner deepgrow3d /data /data/studies /data/model
+COPY --from=built /opt/deepgrow3d /opt/deepgrow3d
+COPY --from=built --chown=deepgrow3d /opt/deepgrow3d/apps/deepgrow3d/model/deepgrow3d.safetensors /data/model/
+USER deepgrow3d
+# What is written lies in /data (a volume) and /tmp (in memory).
+ENV MPLCONFIGDIR=/tmp/matplotlib DEEPGROW3D_LOG_FORMAT=json PYTHONDONTWRITEBYTECODE=1
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["/opt/deepgrow3d/.venv/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+ENTRYPOINT ["/opt/deepgrow3d/.venv/bin/deepgrow3d"]
+CMD ["serve", "--studies", "/data/studies", "--host", "0.0.0.0", "--tokens", "/run/secrets/tokens", "--checkpoint", "/data/model/deepgrow3d.safetensors"]

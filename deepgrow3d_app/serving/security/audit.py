@@ -1,0 +1,127 @@
+"""The audit log: who asked for what, when, and what came of it. No voxels, no names of patients.
+
+A line of JSON for each request, in a file for each day (UTC). Images, labels and sessions stand there by a hash of
+their id, which may be a patient's name; ``hash_of`` finds the lines of an id that is known. Nothing is ever removed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deepgrow3d_app.serving.security.request_id import current_request
+
+logger = logging.getLogger(__name__)
+
+SUBJECTS = ("image", "label", "id", "session_id")
+"""Parameters that name what a request is about."""
+
+PLAIN = ("model", "strategy", "tag", "version", "output", "service")
+"""Parameters that name no patient, and are written as they are; no longer than ``MAX_TEXT``."""
+
+MAX_TEXT = 80
+UNHEARD = ("/health/", "/metrics", "/pages/", "/ohif/", "/status")
+"""Paths that tell nothing of a patient, and are asked for all the time."""
+
+
+def hash_of(subject: str) -> str:
+    """How an image, label or session stands in the log."""
+    return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class AuditLog:
+    """Appends lines to the file of the day; thread-safe.
+
+    Args:
+        folder: where the files are; ``None`` keeps none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is written at all."""
+        return self._folder is not None
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append ``record``. A log that cannot be written is told in the server's own, and stops no work."""
+        if self._folder is None:
+            return
+        now = datetime.datetime.now(datetime.timezone.utc)
+        line = json.dumps({"time": now.isoformat(timespec="milliseconds"), **record}, ensure_ascii=True) + "\n"
+        file = self._folder / f"audit-{now.date().isoformat()}.jsonl"
+        try:
+            with self._lock:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                try:
+                    os.write(descriptor, line.encode("ascii"))
+                finally:
+                    os.close(descriptor)
+        except OSError:
+            logger.exception("The audit log cannot be written; this is missing in it: %s", line.strip())
+
+
+class Audit:
+    """ASGI middleware.
+
+    Args:
+        app: what is behind it.
+        log: where the lines go.
+        prefix: of the API's paths.
+    """
+
+    def __init__(self, app: ASGIApp, *, log: AuditLog, prefix: str = "") -> None:
+        self._app = app
+        self._log = log
+        self._unheard = tuple(prefix + path for path in UNHEARD)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, and write down what came of it."""
+        if scope["type"] != "http" or not self._log.is_kept or scope["path"].startswith(self._unheard):
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._log.write(_record(scope, status or 499, time.perf_counter() - started))
+
+
+def _record(scope: Scope, status: int, seconds: float) -> dict[str, object]:
+    caller = scope.get("state", {}).get("caller")
+    identity = None if caller is None else caller.identity
+    given = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+    given.update({name: str(value) for name, value in scope.get("path_params", {}).items()})
+    return {
+        "request": current_request.get(),
+        "who": None if identity is None else identity.name,
+        "role": None if identity is None else identity.role.title,
+        "from": (scope.get("client") or ("", 0))[0],
+        "method": scope["method"],
+        "route": getattr(scope.get("route"), "path", None),
+        "subjects": {name: hash_of(given[name]) for name in SUBJECTS if given.get(name)},
+        **{name: given[name][:MAX_TEXT] for name in PLAIN if given.get(name)},
+        "status": status,
+        "seconds": round(seconds, 3),
+    }

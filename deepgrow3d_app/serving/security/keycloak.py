@@ -1,0 +1,71 @@
+"""MONAI Label's own sign-in: tokens of a Keycloak realm, by its settings ``MONAI_LABEL_AUTH_...``.
+
+Tokens are decoded here: MONAI Label 0.8.5 names no algorithm to PyJWT, which then refuses every token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+import requests
+from monailabel.config import settings
+
+from deepgrow3d_app.errors import NotAllowed, NotSignedIn, ServerFault
+from deepgrow3d_app.serving.security.identity import Identity, Role
+
+ALGORITHMS = ["RS256"]
+"""The one whose keys a realm tells. No other: a token must not choose how it is checked."""
+
+
+class KeycloakDoor:
+    """Callers show a JSON Web Token that the realm signed."""
+
+    is_open = False
+
+    def identify(self, token: str | None) -> Identity:
+        """See :class:`~deepgrow3d_app.serving.security.identity.Door`.
+
+        Raises:
+            NotAllowed: somebody whom the realm knows, and who has no role here.
+            ServerFault: the realm does not answer.
+        """
+        if not token:
+            raise NotSignedIn("This server asks for a sign-in. Get a token with POST /auth/token.")
+        try:
+            claims = jwt.decode(token, _public_key(), algorithms=ALGORITHMS, options={"verify_aud": False})
+        except jwt.InvalidTokenError as error:
+            raise NotSignedIn("The token is not valid, or no longer. Sign in again (POST /auth/token).") from error
+        roles = [role for title, role in _titles().items() if title in _roles(claims)]
+        if not roles:
+            raise NotAllowed(f"You have none of the roles {', '.join(_titles())}. Ask whoever runs the realm for one.")
+        return Identity(str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME, "")), max(roles))
+
+
+def _titles() -> dict[str, Role]:
+    return {
+        settings.MONAI_LABEL_AUTH_ROLE_USER: Role.USER,
+        settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR: Role.ANNOTATOR,
+        settings.MONAI_LABEL_AUTH_ROLE_REVIEWER: Role.REVIEWER,
+        settings.MONAI_LABEL_AUTH_ROLE_ADMIN: Role.ADMIN,
+    }
+
+
+def _public_key() -> str:
+    from monailabel.endpoints.user.auth import get_public_key
+
+    realm = settings.MONAI_LABEL_AUTH_REALM_URI
+    try:
+        key: str = get_public_key(realm)  # asks once
+    except (requests.RequestException, KeyError, ValueError) as error:
+        raise ServerFault(realm, "it does not tell its public key") from error
+    return key
+
+
+def _roles(claims: Mapping[str, Any]) -> list[str]:
+    """Those at the place in the token that the settings name, such as ``realm_access#roles``."""
+    found: Any = claims
+    for name in settings.MONAI_LABEL_AUTH_TOKEN_ROLES.split("#"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return [str(role) for role in found] if isinstance(found, list) else []

@@ -1,0 +1,175 @@
+"""Bearer tokens: a file says whose they are and keeps only their hashes.
+
+A line is ``NAME ROLE SHA256``, of 64 hexadecimal digits; ``#`` begins a comment. Tokens are 256 random bits, so that
+one round of SHA-256 is enough: there is nothing to guess. ``deepgrow3d token`` makes and revokes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import re
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepgrow3d_app.errors import InvalidRequest, NotFound, NotSignedIn
+from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.security.identity import Identity, Role
+from deepgrow3d_app.volume.atomic_file import replace_file
+
+TOKEN_BYTES = 32
+PREFIX = "dg3d_"
+"""Told apart from other secrets, by people and by programs that look for leaked ones."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEntry:
+    """Whose a token is, and its hash."""
+
+    identity: Identity
+    sha256: str
+
+    def line(self) -> str:
+        """As it stands in a file."""
+        return f"{self.identity.name} {self.identity.role.title} {self.sha256}"
+
+
+def parse_tokens(text: str, source: str) -> tuple[TokenEntry, ...]:
+    """The entries of ``text``, by lines or separated by commas.
+
+    Args:
+        text: of a file, or of a variable.
+        source: what messages call it.
+
+    Raises:
+        InvalidRequest: a line that is none; the message tells which, and never repeats it: it may hold a secret.
+    """
+    entries: list[TokenEntry] = []
+    for number, line in enumerate(re.split(r"[\n,]", text), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        roles = {role.title: role for role in Role}
+        if len(words) != 3 or not _NAME.fullmatch(words[0]) or words[1] not in roles or not _DIGEST.fullmatch(words[2]):
+            raise InvalidRequest(
+                f"Line {number} of {source} is no token. Write NAME ROLE SHA256, with a name of letters, digits and "
+                f"'._@-', a role of {', '.join(roles)}, and 64 hexadecimal digits; or use `deepgrow3d token add`."
+            )
+        if any(entry.identity.name == words[0] for entry in entries):
+            raise InvalidRequest(f"{shown(words[0])} stands twice in {source}. Give every token a name of its own.")
+        entries.append(TokenEntry(Identity(words[0], roles[words[1]]), words[2]))
+    return tuple(entries)
+
+
+def hashed(token: str) -> str:
+    """What is kept of ``token``: 64 hexadecimal digits."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class TokenFile:
+    """A file of tokens, for the command line.
+
+    Args:
+        path: of the file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def entries(self) -> tuple[TokenEntry, ...]:
+        """Everybody's.
+
+        Raises:
+            InvalidRequest: the file is damaged.
+        """
+        if not self.path.is_file():
+            return ()
+        return parse_tokens(self.path.read_text(encoding="utf-8"), f"'{self.path.name}'")
+
+    def add(self, name: str, role: Role) -> str:
+        """A new token of ``name``, which is not kept and cannot be shown again.
+
+        Raises:
+            InvalidRequest: a name outside the grammar, or one that has a token.
+        """
+        token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+        entry = TokenEntry(Identity(name, role), hashed(token))
+        lines = [one.line() for one in self.entries()]
+        parse_tokens("\n".join([*lines, entry.line()]), f"'{self.path.name}'")
+        self._write([*lines, entry.line()])
+        return token
+
+    def remove(self, name: str) -> None:
+        """Revoke the token of ``name``; a server that runs refuses it from its next request on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        entries = self.entries()
+        if all(entry.identity.name != name for entry in entries):
+            raise NotFound(f"There is no token of {shown(name)} in '{self.path.name}'.")
+        self._write([entry.line() for entry in entries if entry.identity.name != name])
+
+    def _write(self, lines: list[str]) -> None:
+        replace_file(self.path, io.BytesIO("".join(f"{line}\n" for line in lines).encode()))
+        self.path.chmod(0o600)
+
+
+class TokenDoor:
+    """Callers show a token; thread-safe.
+
+    Args:
+        path: of the file, which is read again when it changes; ``None`` for none.
+        fixed: entries beside it, of the environment.
+
+    Raises:
+        InvalidRequest: the file is missing, damaged, or there is no token at all.
+    """
+
+    is_open = False
+
+    def __init__(self, path: Path | None, fixed: tuple[TokenEntry, ...] = ()) -> None:
+        self._path = path
+        self._fixed = fixed
+        self._lock = threading.Lock()
+        self._version: tuple[int, ...] = ()
+        self._entries: tuple[TokenEntry, ...] = ()
+        if path is not None and not path.is_file():
+            raise InvalidRequest(
+                f"There is no file of tokens '{path}'. Make one with `deepgrow3d token add NAME --file {path.name}`."
+            )
+        if not self._current():
+            raise InvalidRequest("There is no token, so nobody could sign in. Make one with `deepgrow3d token add`.")
+
+    def identify(self, token: str | None) -> Identity:
+        """See :class:`~deepgrow3d_app.serving.security.identity.Door`."""
+        if not token:
+            raise NotSignedIn("This server asks for a token. Send it as 'Authorization: Bearer TOKEN', or sign in.")
+        digest = hashed(token)
+        found = None
+        for entry in self._current():  # all of them, so that the time tells nothing
+            if hmac.compare_digest(entry.sha256, digest):
+                found = entry.identity
+        if found is None:
+            raise NotSignedIn("The token is unknown or was revoked. Ask whoever runs this server for another one.")
+        return found
+
+    def _current(self) -> tuple[TokenEntry, ...]:
+        if self._path is None:
+            return self._fixed
+        with self._lock:
+            try:
+                status = self._path.stat()
+                version = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if version != self._version:
+                    self._entries = TokenFile(self._path).entries()
+                    self._version = version
+            except FileNotFoundError:
+                self._entries, self._version = (), ()  # taken away: nobody has a token any more
+            return (*self._entries, *self._fixed)

@@ -1,0 +1,168 @@
+"""Who may call the real server, and what it does when it is told to stop."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Launcher, Phantom, Server
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+ROLES = ("user", "annotator", "reviewer", "admin")
+
+
+@pytest.fixture
+def studies(launcher: Launcher, phantom: Phantom) -> Path:
+    folder = launcher.folder / "studies"
+    folder.mkdir()
+    shutil.copy(phantom.file, folder / "ct.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def tokens(launcher: Launcher) -> dict[str, str]:
+    """A token for each role, made by the command."""
+    made = {}
+    for role in ROLES:
+        done = launcher.deepgrow3d("token", "add", f"the-{role}", "--role", role, "--file", "tokens.txt")
+        assert done.returncode == 0, done.stderr
+        made[role] = done.stdout.strip()
+    return made
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def own_certificate(folder: Path) -> Path:
+    """A certificate of this machine that it signed itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "tls.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+def test_other_machines_are_kept_out_unless_something_says_who_calls(launcher: Launcher, studies: Path) -> None:
+    done = launcher.deepgrow3d("serve", "--studies", str(studies), "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "nobody signs in" in done.stderr
+    assert "--tokens FILE" in done.stderr
+
+
+def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dict[str, str], phantom: Phantom) -> None:
+    server = launcher.serve(studies, "--host", "0.0.0.0", "--tokens", "tokens.txt")
+    assert server.request("GET", "/info/").status_code == 401
+    assert server.request("GET", "/health/ready").json() == {"status": "ready", "faults": {}}
+
+    def allowed(method: str, path: str, **kwargs: object) -> list[str]:
+        """The roles that are not turned away."""
+        answers = {
+            role: server.request(method, path, headers=bearer(tokens[role]), **kwargs).status_code for role in ROLES
+        }
+        assert 401 not in answers.values()
+        return [role for role in ROLES if answers[role] != 403]
+
+    params = {"params": (None, json.dumps({"foreground": [phantom.centre], "background": []}))}
+    label = {"label": ("label.nii.gz", phantom.label_file), "params": (None, '{"client_id": "somebody-else"}')}
+    review = {"info": json.dumps({"segmentationMeta": {"status": "approved"}})}
+    assert allowed("POST", "/infer/deepgrow3d?image=ct&output=json", files=params) == list(ROLES)
+    assert allowed("PUT", "/datastore/label?image=ct", files=label) == ["annotator", "reviewer", "admin"]
+    assert allowed("PUT", "/datastore/label/info?label=ct&tag=final", data={"info": '{"note": "ok"}'}) == [
+        "annotator",
+        "reviewer",
+        "admin",
+    ]
+    assert allowed("PUT", "/datastore/label/info?label=ct&tag=final", data=review) == ["reviewer", "admin"]
+    assert allowed("DELETE", "/datastore/label?id=ct&tag=none") == ["reviewer", "admin"]
+    assert allowed("DELETE", "/datastore/?id=nothing") == ["admin"]
+    assert allowed("PUT", "/model/deepgrow3d", files={"file": ("m.pt", b"x")}) == ["admin"]
+    assert allowed("POST", "/train/none", json={}) == ["admin"]
+    versions = server.request("GET", "/datastore/label/versions?label=ct", headers=bearer(tokens["user"])).json()
+    assert [version["saved_by"] for version in versions] == ["the-annotator", "the-reviewer", "the-admin"]
+
+    assert launcher.deepgrow3d("token", "remove", "the-user", "--file", "tokens.txt").returncode == 0
+    assert server.request("GET", "/info/", headers=bearer(tokens["user"])).status_code == 401
+    (audit,) = (studies / ".deepgrow3d" / "audit").glob("audit-*.jsonl")
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert {(line["who"], line["route"], line["status"]) for line in lines} >= {
+        (None, "/info/", 401),
+        ("the-user", "/datastore/label", 403),
+        ("the-admin", "/train/{model}", 404),
+    }
+
+
+def test_tls(launcher: Launcher, studies: Path) -> None:
+    certificate = own_certificate(launcher.folder)
+    server = launcher.serve(studies, "--tls-certificate", str(certificate), certificate=certificate)
+    answer = server.request("GET", "/info/")
+    assert answer.ok
+    assert "strict-transport-security" in answer.headers
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(f"{server.url}/info/", timeout=30)
+
+
+def test_a_click_that_has_begun_is_answered_although_the_server_stops(
+    launcher: Launcher, studies: Path, phantom: Phantom
+) -> None:
+    server = launcher.serve(studies)
+    answers: list[requests.Response] = []
+    clicks = {"foreground": [phantom.centre], "background": []}
+    clicking = threading.Thread(target=lambda: answers.append(server.infer(clicks, image="ct")))
+    clicking.start()
+    while not is_clicking(server):
+        time.sleep(0.01)
+    started = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(40) in (0, -signal.SIGTERM)
+    assert time.monotonic() - started < 30
+    clicking.join()
+    assert [answer.status_code for answer in answers] == [200]
+
+
+def is_clicking(server: Server) -> bool:
+    clicks = server.json("/status")["clicks"]
+    return bool(clicks["running"] or clicks["answered"])
+
+
+def test_a_disk_that_cannot_be_written_is_told(launcher: Launcher, studies: Path) -> None:
+    server = launcher.serve(studies)
+    moved = studies.with_name("moved")
+    studies.rename(moved)
+    answer = server.request("GET", "/health/ready")
+    assert answer.status_code == 503
+    assert "cannot be read" in answer.json()["faults"]["studies"]
+    moved.rename(studies)
+    assert server.request("GET", "/health/ready").ok

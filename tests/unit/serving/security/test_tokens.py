@@ -1,0 +1,112 @@
+import os
+import stat
+
+import pytest
+
+from deepgrow3d_app.errors import InvalidRequest, NotFound, NotSignedIn
+from deepgrow3d_app.serving.security.identity import EVERYBODY, Identity, OpenDoor, Role
+from deepgrow3d_app.serving.security.tokens import TokenDoor, TokenFile, hashed, parse_tokens
+
+HASH = "ab" * 32
+
+
+def test_a_role_may_do_what_those_below_it_may():
+    assert Role.USER < Role.ANNOTATOR < Role.REVIEWER < Role.ADMIN
+    assert [role.title for role in Role] == ["user", "annotator", "reviewer", "admin"]
+
+
+def test_without_sign_in_everybody_may_do_everything():
+    assert OpenDoor().identify(None) == OpenDoor().identify("anything") == EVERYBODY
+    assert EVERYBODY.role is Role.ADMIN
+
+
+def test_a_token_is_known_by_its_hash_alone(tmp_path):
+    file = tmp_path / "tokens.txt"
+    token = TokenFile(file).add("anna", Role.ANNOTATOR)
+    assert token.startswith("dg3d_")
+    assert len(token) >= 48
+    content = file.read_text()
+    assert token not in content
+    assert hashed(token) in content
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+    assert TokenDoor(file).identify(token) == Identity("anna", Role.ANNOTATOR)
+
+
+@pytest.mark.parametrize("token", [None, "", "dg3d_wrong", HASH, "é", "\udc80"])
+def test_other_tokens_are_not(tmp_path, token):
+    file = tmp_path / "tokens.txt"
+    TokenFile(file).add("anna", Role.ANNOTATOR)
+    with pytest.raises(NotSignedIn):
+        TokenDoor(file).identify(token)
+
+
+def test_a_running_server_takes_new_tokens_and_revoked_ones_at_once(tmp_path):
+    file = TokenFile(tmp_path / "tokens.txt")
+    anna = file.add("anna", Role.ADMIN)
+    door = TokenDoor(file.path)
+    ben = file.add("ben", Role.USER)
+    assert door.identify(ben) == Identity("ben", Role.USER)
+    file.remove("anna")
+    with pytest.raises(NotSignedIn, match="revoked"):
+        door.identify(anna)
+    file.path.unlink()
+    with pytest.raises(NotSignedIn):
+        door.identify(ben)
+
+
+def test_tokens_of_the_environment_stand_beside_those_of_a_file(tmp_path):
+    file = TokenFile(tmp_path / "tokens.txt")
+    anna = file.add("anna", Role.USER)
+    door = TokenDoor(file.path, parse_tokens(f"robot admin {hashed('secret')}", "DEEPGROW3D_TOKENS"))
+    assert door.identify(anna).name == "anna"
+    assert door.identify("secret") == Identity("robot", Role.ADMIN)
+
+
+def test_lines_and_comments():
+    entries = parse_tokens(f"# ours\n\nanna annotator {HASH}  # until May\nben@ward.example user {HASH}", "it")
+    assert [entry.identity for entry in entries] == [
+        Identity("anna", Role.ANNOTATOR),
+        Identity("ben@ward.example", Role.USER),
+    ]
+    assert parse_tokens("\n".join(entry.line() for entry in entries), "it") == entries
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "anna",
+        "anna annotator",
+        f"anna king {HASH}",
+        f"anna ADMIN {HASH}",
+        "anna admin s3cret",
+        f"anna admin {HASH[:-1]}",
+        f"anna admin {HASH} more",
+        f"../anna admin {HASH}",
+        f"{'a' * 65} admin {HASH}",
+    ],
+)
+def test_a_line_that_is_none_is_named_and_not_repeated(line):
+    with pytest.raises(InvalidRequest, match="Line 2 of it is no token") as refused:
+        parse_tokens(f"ben user {HASH}\n{line}", "it")
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_name_has_one_token(tmp_path):
+    file = TokenFile(tmp_path / "tokens.txt")
+    file.add("anna", Role.USER)
+    before = file.path.read_bytes()
+    with pytest.raises(InvalidRequest, match="'anna' stands twice"):
+        file.add("anna", Role.ADMIN)
+    with pytest.raises(InvalidRequest, match="is no token"):
+        file.add("anna lena", Role.ADMIN)
+    with pytest.raises(NotFound, match="no token of 'ben'"):
+        file.remove("ben")
+    assert file.path.read_bytes() == before
+
+
+def test_a_door_that_nobody_could_pass_is_refused(tmp_path):
+    with pytest.raises(InvalidRequest, match="no file of tokens"):
+        TokenDoor(tmp_path / "tokens.txt")
+    (tmp_path / "tokens.txt").write_text("# nobody yet\n")
+    with pytest.raises(InvalidRequest, match="nobody could sign in"):
+        TokenDoor(tmp_path / "tokens.txt")
