@@ -9,6 +9,7 @@ that share the cores and do nothing else, and what is computed elsewhere is comp
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -34,7 +35,8 @@ class ComputeThreads:
 
     async def run(self, function: Callable[[], R]) -> R:
         """``function()`` in one of them. It is waited for even when the caller is cancelled: it would go on anyway."""
-        future = asyncio.wrap_future(self._executor.submit(function))
+        context = contextvars.copy_context()  # what it logs belongs to the request
+        future = asyncio.wrap_future(self._executor.submit(context.run, function))
         with anyio.CancelScope(shield=True):
             await asyncio.wait([future])
         return future.result()

@@ -54,7 +54,7 @@ class Recipe:
     forget_probability: float = 0.2
     synthetic_share: float = 0.35
     first_share: float | None = None
-    kept_weight: float = 6.0
+    kept_weight: float = 12.0
     is_augmented: bool = True
     turned_share: float = 0.3
     average_decay: float = 0.998

@@ -138,6 +138,7 @@ def test_a_click_that_has_begun_is_answered_although_the_server_stops(
     launcher: Launcher, studies: Path, phantom: Phantom
 ) -> None:
     server = launcher.serve(studies)
+    server.wait_until_openvino_computes()
     answers: list[requests.Response] = []
     clicks = {"foreground": [phantom.centre], "background": []}
     clicking = threading.Thread(target=lambda: answers.append(server.infer(clicks, image="ct")))

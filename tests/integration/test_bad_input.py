@@ -31,7 +31,12 @@ LIVER = [30, 50, 56]
 CLICKS = {"foreground": [LIVER], "background": []}
 GRID = np.diag([3.0, 3.0, 3.0, 1.0])
 
+LEAST_DISTINCT = 200
+
 Fingerprint = dict[Path, str | None]
+
+REFUSED: set[tuple[str | None, str | None, str]] = set()
+"""Method, address and content of everything that was refused so far."""
 
 
 @dataclass
@@ -82,6 +87,10 @@ def nothing_is_written(server: Server, files: Files) -> Iterator[None]:
 
 def assert_refused(response: requests.Response, status: int, *says: str) -> None:
     """The answer is JSON, ``{"detail": reason}``, and the reason holds all of ``says``."""
+    request = response.request
+    body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+    boundary = (request.headers.get("content-type") or "").rpartition("boundary=")[2].encode() or b"\0"
+    REFUSED.add((request.method, request.url, hashlib.sha256(body.replace(boundary, b"")).hexdigest()))
     assert response.status_code == status, response.text
     answer = response.json()
     assert set(answer) == {"detail"}
@@ -713,3 +722,14 @@ def test_what_is_needed_is_named(server: Server) -> None:
     assert_refused(
         server.request("DELETE", "/datastore/label", params={"id": "labelled"}), 422, "query.tag", "required"
     )
+
+
+# --- All of them ----------------------------------------------------------------------------------------------------
+
+
+def test_how_many_distinct_bad_inputs_were_refused(request: pytest.FixtureRequest) -> None:
+    functions = {item.originalname for item in request.session.items if item.path == Path(__file__)}  # type: ignore[attr-defined]
+    if functions != {name for name in globals() if name.startswith("test_")}:
+        pytest.skip("only some of them were sent")
+    print(f"{len(REFUSED)} distinct bad inputs were refused, each with a reason")
+    assert len(REFUSED) >= LEAST_DISTINCT

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deepgrow3d_app.serving.compute_threads import ComputeThreads, aside
+from deepgrow3d_app.serving.security.request_id import current_request
 
 TEAMS = """
 import os, time, torch
@@ -89,3 +90,11 @@ def test_what_fails_aside_fails_here():
     assert aside(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         aside(lambda: 1 // 0)
+
+
+def test_what_is_logged_there_belongs_to_the_request():
+    async def scenario():
+        current_request.set("0123456789abcdef")
+        return await ComputeThreads(1).run(current_request.get)
+
+    assert anyio.run(scenario) == "0123456789abcdef"
