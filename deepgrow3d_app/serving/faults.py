@@ -124,9 +124,9 @@ def refusal(error: Exception) -> JSONResponse:
 async def _answer(request: Request, error: Exception) -> Response:
     status, reason = status_and_reason(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s %s", request.method, request.url.path, exc_info=error)
+        logger.error("%s %s", request.method, shown(request.url.path), exc_info=error)
     else:
-        logger.info("%s %s: %d %s", request.method, request.url.path, status, reason)
+        logger.info("%s %s: %d %s", request.method, shown(request.url.path), status, reason)
     if isinstance(error, NotSignedIn) and _is_page(request):
         return RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/login?{urlencode({'next': request.url.path})}", 303)
     return refusal(error)

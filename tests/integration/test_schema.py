@@ -64,5 +64,5 @@ def target(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterat
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
-def test_every_answer_is_one_that_the_description_names(case: schemathesis.Case, target: Server) -> None:
+def test_every_answer_is_one_that_the_description_names(case: schemathesis.Case[Any], target: Server) -> None:
     case.call_and_validate(base_url=target.url, checks=CHECKS, timeout=60)

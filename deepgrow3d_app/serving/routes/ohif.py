@@ -9,6 +9,7 @@ import mimetypes
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import monailabel.endpoints
 from fastapi import APIRouter
@@ -33,29 +34,35 @@ POLICY = "; ".join(
         "frame-ancestors 'self'",
     )
 )
+SCRIPT: dict[int | str, dict[str, Any]] = {200: {"description": "a script", "content": {"text/javascript": {}}}}
 _ELSEWHERE = re.compile(r'<link [^>]*href="https?://[^>]*>')
 
 
-@router.get("", dependencies=USER)
+@router.get("", dependencies=USER, response_class=RedirectResponse, status_code=307)
 def without_slash() -> RedirectResponse:
     """OHIF's router knows its pages by paths below ``/ohif/``."""
     return RedirectResponse("/ohif/")
 
 
-@router.get("/app-config.js", dependencies=USER)
+@router.get("/app-config.js", dependencies=USER, response_class=Response, responses=SCRIPT)
 def set_up() -> Response:
     """OHIF's settings: the studies behind this server, and this server as the one that answers clicks."""
     content = (OURS / "set_up.js").read_text(encoding="utf-8").replace("{{ROOT}}", settings.MONAI_LABEL_API_STR)
     return Response(content, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
 
-@router.get("/deepgrow3d/saving.js", dependencies=USER)
+@router.get("/deepgrow3d/saving.js", dependencies=USER, response_class=Response, responses=SCRIPT)
 def saving() -> FileResponse:
     """Two buttons that the MONAI Label panel lacks."""
     return FileResponse(OURS / "saving.js", media_type="text/javascript", headers={"cache-control": "no-cache"})
 
 
-@router.get("/{path:path}", dependencies=USER, response_model=None)
+@router.get(
+    "/{path:path}",
+    dependencies=USER,
+    response_class=Response,
+    responses={200: {"description": "a file", "content": {"*/*": {}}}},
+)
 def viewer(path: str) -> Response:
     """A file of the viewer; its page for everything else, whose script knows the rest."""
     if not (BUILT / PAGE).is_file():

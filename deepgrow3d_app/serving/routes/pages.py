@@ -45,7 +45,12 @@ for path, file in PAGES.items():
     router.add_api_route(path, partial(_page, file), include_in_schema=False, response_class=HTMLResponse)
 
 
-@router.get("/pages/{name}", include_in_schema=False)
+@router.get(
+    "/pages/{name}",
+    include_in_schema=False,
+    response_class=FileResponse,
+    responses={200: {"description": "a file", "content": {"*/*": {}}}},
+)
 def part(name: str) -> FileResponse:
     """A script or style of the pages."""
     known = {file.name for file in BUILT.iterdir()} if BUILT.is_dir() else set()

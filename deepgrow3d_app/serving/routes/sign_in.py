@@ -49,17 +49,26 @@ def _page(next_path: str, fault: str = "", status: int = 200) -> Response:
     return HTMLResponse(content, status, {"content-security-policy": POLICY})
 
 
-@router.get("/login", include_in_schema=False)
+@router.get("/login", include_in_schema=False, response_class=HTMLResponse)
 def login_page(next: str = "") -> Response:
     """Ask for a token."""
     return _page(next)
 
 
-@router.post("/login", include_in_schema=False)
+@router.post(
+    "/login",
+    include_in_schema=False,
+    response_class=RedirectResponse,
+    status_code=303,
+    responses={401: {"description": "The token is not good.", "content": {"text/html": {}, "application/json": {}}}},
+)
 def log_in(request: Request, token: Annotated[str, Form()], next: Annotated[str, Form()] = "") -> Response:
     """Remember the token in a cookie that no script can read, and no other site can send along."""
+    door = _door(request)
+    if door.is_open:
+        return RedirectResponse(_checked_next(next), 303)
     try:
-        _door(request).identify(token)
+        door.identify(token)
     except DeepGrow3DError:
         return _page(next, "That is no token of this server, or it was revoked.", 401)
     answer = RedirectResponse(_checked_next(next), 303)
@@ -68,7 +77,7 @@ def log_in(request: Request, token: Annotated[str, Form()], next: Annotated[str,
     return answer
 
 
-@router.post("/logout", include_in_schema=False)
+@router.post("/logout", include_in_schema=False, response_class=RedirectResponse, status_code=303)
 def log_out() -> Response:
     """Forget the token."""
     answer = RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/login", 303)

@@ -492,7 +492,7 @@ def outcome(read: Callable[[Path], Found], path: Path) -> Found | InvalidInput:
 
 
 @pytest.mark.parametrize("extension", SEEDS)
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_bytes_raise_anything_untyped(scratch, extension, data):
     content = bytearray(SEEDS[extension])
@@ -513,7 +513,7 @@ def test_no_bytes_raise_anything_untyped(scratch, extension, data):
 
 
 @pytest.mark.parametrize("extension", [".nii", ".nrrd"])
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(content=st.binary(max_size=600))
 def test_no_header_raises_anything_untyped(scratch, extension, content):
     """Arbitrary bytes behind a valid beginning, so that they reach the parser."""

@@ -147,6 +147,12 @@ def test_a_person_is_sent_to_sign_in_and_comes_back(tmp_path, tokens):
     assert browser.get("/me").status_code == 401
 
 
+def test_where_nobody_signs_in_no_token_is_remembered(tmp_path):
+    answer = client(tmp_path).post("/login", data={"token": "\U0001f642", "next": "/image"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/image")
+    assert "set-cookie" not in answer.headers
+
+
 @pytest.mark.parametrize(
     "path", ["https://evil.example", "//evil.example", "/\\evil.example", '/"><script>', "image", "/a\nb", ""]
 )
