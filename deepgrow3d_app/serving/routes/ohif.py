@@ -73,7 +73,8 @@ def viewer(path: str) -> Response:
     if name == PAGE:
         headers = {"cache-control": "no-cache", "content-security-policy": POLICY}
         return Response(_page(), media_type="text/html", headers=headers)
-    headers = {"cache-control": "public, max-age=31536000, immutable" if _is_hashed(name) else "no-cache"}
+    keeping = "public, max-age=31536000, immutable" if _is_hashed(name) else "no-cache"
+    headers = {"cache-control": keeping, "content-security-policy": POLICY}  # a worker's script brings its own
     return FileResponse(BUILT / name, media_type=mimetypes.guess_type(name)[0], headers=headers)
 
 

@@ -56,4 +56,5 @@ def part(name: str) -> FileResponse:
     known = {file.name for file in BUILT.iterdir()} if BUILT.is_dir() else set()
     if name not in known:
         raise NotFound(f"There is no part {name[:80]!r} of the pages. Build them again with `make web`.")
-    return FileResponse(BUILT / name, media_type=mimetypes.guess_type(name)[0], headers={"cache-control": "no-cache"})
+    headers = {"cache-control": "no-cache", "content-security-policy": POLICY}  # a worker's script brings its own
+    return FileResponse(BUILT / name, media_type=mimetypes.guess_type(name)[0], headers=headers)
