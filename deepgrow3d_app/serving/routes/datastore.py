@@ -132,6 +132,8 @@ async def save_label(
     """
     info = parse_object(params or "{}", "params")
     info.pop(SAVED_BY, None)
+    if REVIEW in info:
+        require(caller, Role.REVIEWER)
     if caller.name:
         info[SAVED_BY] = caller.name
     return await workers.run(_save_label, served, image, tag or FINAL, Upload.of(label), info)

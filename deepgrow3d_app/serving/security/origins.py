@@ -59,7 +59,7 @@ class OriginGuard:
                 "with tokens (--tokens FILE), with TLS, or with --insecure."
             )
         host = headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        name = _name_of(f"//{host}")
         if self._hosts is not None and name not in self._hosts:
             raise NotAllowed(
                 f"This server is not called {shown(name)}. Use an address that it has, or name that one in "
@@ -68,11 +68,19 @@ class OriginGuard:
         origin = headers.get("origin")
         if origin is None or scope["method"] in READING or origin in self._origins:
             return
-        if urlsplit(origin).netloc.lower() != host.lower():
+        if origin.partition("://")[2].lower() != host.lower():
             raise NotAllowed(
                 f"A page of {shown(origin)} may not change anything here. Whoever runs this server can name it in "
                 "MONAI_LABEL_CORS_ORIGINS."
             )
+
+
+def _name_of(address: str) -> str:
+    """The host's name in ``address``; "" where there is none."""
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:  # half a bracket
+        return ""
 
 
 def is_loopback(address: str) -> bool:

@@ -84,7 +84,9 @@ def test_which_addresses_are_of_this_machine(address, is_here):
     assert is_loopback(address) is is_here
 
 
-@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", ""])
+@pytest.mark.parametrize(
+    "name", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "[", "[x]", ""]
+)
 def test_a_name_that_was_made_to_point_here_is_refused(tmp_path, name):
     refused = client(tmp_path).get("/image", headers={"host": name})
     assert refused.status_code == 403
