@@ -153,7 +153,7 @@ def main() -> None:
         server.process.terminate()
         server.process.wait()
         server.log.close()
-    sys.exit(1 if not given.kills and (result["errors"] or result["memory_ratio"] > 1.05) else 0)
+    sys.exit(1 if not given.kills and (result["errors"] or result.get("memory_ratio", 1) > 1.05) else 0)
 
 
 def report(folder: Path, memory: list[float], server: LoadedServer, kills: int) -> dict[str, Any]:
