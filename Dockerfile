@@ -28,4 +28,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD ["/opt/deepgrow3d/.venv/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
 ENTRYPOINT ["/opt/deepgrow3d/.venv/bin/deepgrow3d"]
-CMD ["serve", "--studies", "/data/studies", "--host", "0.0.0.0", "--tokens", "/run/secrets/tokens", "--checkpoint", "/data/model/deepgrow3d.safetensors"]
+CMD ["serve", "--studies", "/data/studies", "--host", "0.0.0.0", "--tokens", "/run/tokens/tokens.txt", "--checkpoint", "/data/model/deepgrow3d.safetensors"]

@@ -10,7 +10,7 @@ from deepgrow3d_app.errors import NotAllowed, NotSignedIn
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.click_queue import ClickQueue
 from deepgrow3d_app.serving.metrics import Metrics
-from deepgrow3d_app.serving.security.callers import Caller
+from deepgrow3d_app.serving.security.callers import WHO_CALLS, Caller
 from deepgrow3d_app.serving.security.identity import Identity, Role
 from deepgrow3d_app.serving.workers import Workers
 
@@ -24,9 +24,7 @@ class _RequiredRole:
     async def __call__(self, request: Request) -> Identity:
         caller: Caller = request.state.caller
         if caller.identity is None:
-            raise caller.fault or NotSignedIn(
-                "This server asks who calls. Send a token as 'Authorization: Bearer TOKEN', or sign in."
-            )
+            raise caller.fault or NotSignedIn(WHO_CALLS)
         require(caller.identity, self._role)
         return caller.identity
 

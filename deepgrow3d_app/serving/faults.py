@@ -66,13 +66,12 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def answer_faults(api: FastAPI) -> None:
-    """Make ``api`` answer errors as this module says."""
+    """Make ``api`` answer errors as this module says; for what is not foreseen, see ``security.last_resort``."""
     api.add_exception_handler(DeepGrow3DError, _answer)
     api.add_exception_handler(MONAILabelException, _answer)
     api.add_exception_handler(RequestValidationError, _answer)
     api.add_exception_handler(OSError, _answer)
     api.add_exception_handler(HTTPException, _answer_routing)
-    api.add_exception_handler(Exception, _answer_unforeseen)
 
 
 def status_and_reason(error: Exception) -> tuple[HTTPStatus, str]:
@@ -145,12 +144,6 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
     if reason == HTTPStatus(error.status_code).phrase and error.status_code in (404, 405):
         reason = f"There is no {request.method} {shown(request.url.path)}. GET /openapi.json lists what there is."
     return JSONResponse({"detail": reason}, error.status_code, error.headers)
-
-
-async def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
-    """Like ``_answer``, for what Starlette raises again once it is answered: the server logs its traceback."""
-    status, reason = status_and_reason(error)
-    return JSONResponse({"detail": reason}, status)
 
 
 def _validation_reason(error: RequestValidationError) -> str:

@@ -49,6 +49,11 @@ class Access:
         """Whether what is sent is encrypted."""
         return self.certificate is not None
 
+    @property
+    def lets_others_in(self) -> bool:
+        """Whether other machines may call although nobody signs in."""
+        return self.is_insecure or self.has_tls
+
     def check(self) -> None:
         """Raise ``InvalidRequest`` where files are missing."""
         if self.key is not None and self.certificate is None:
@@ -113,7 +118,7 @@ def serve(
     access.check()
     _check_address(host, port)
     paths = {"checkpoint": checkpoint, "cache_folder": data, "tokens_file": access.tokens}
-    _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.is_insecure)
+    _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.lets_others_in)
     served = served_app()
     set_up_logs(served.serving.log_format)
     api = build(served)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
@@ -96,18 +96,7 @@ def include_routes(api: FastAPI) -> None:
     """Give ``api`` every route that there is."""
     for routes in ROUTES:
         api.include_router(routes.router, prefix=settings.MONAI_LABEL_API_STR, responses=DOCUMENTED)
-    api.include_router(_tokens(), prefix=settings.MONAI_LABEL_API_STR, responses=DOCUMENTED)
     api.include_router(ohif.router, responses=DOCUMENTED)
-
-
-def _tokens() -> APIRouter:
-    """Where viewers get their token from: MONAI Label's own routes where its sign-in is on."""
-    if not settings.MONAI_LABEL_AUTH_ENABLE:
-        return sign_in.tokens
-    from monailabel.endpoints import login
-
-    router: APIRouter = login.router
-    return router
 
 
 def served_app() -> DeepGrow3DApp:

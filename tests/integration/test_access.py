@@ -107,11 +107,19 @@ def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dic
     ]
     assert allowed("PUT", "/datastore/label/info?label=ct&tag=final", data=review) == ["reviewer", "admin"]
     assert allowed("DELETE", "/datastore/label?id=ct&tag=none") == ["reviewer", "admin"]
+    image = {"file": ("ct.nii.gz", phantom.file.read_bytes())}
+    assert allowed("PUT", "/datastore/?image=ct", files=image) == ["admin"], "its voxels would be lost"
+    assert allowed(
+        "PUT", "/datastore/label?image=ct", files={**label, "params": (None, json.dumps(json.loads(review["info"])))}
+    ) == [
+        "reviewer",
+        "admin",
+    ]
     assert allowed("DELETE", "/datastore/?id=nothing") == ["admin"]
     assert allowed("PUT", "/model/deepgrow3d", files={"file": ("m.pt", b"x")}) == ["admin"]
     assert allowed("POST", "/train/none", json={}) == ["admin"]
     versions = server.request("GET", "/datastore/label/versions?label=ct", headers=bearer(tokens["user"])).json()
-    assert [version["saved_by"] for version in versions] == ["the-annotator", "the-reviewer", "the-admin"]
+    assert [version["saved_by"] for version in versions] == ["the-annotator", *["the-reviewer", "the-admin"] * 2]
 
     assert launcher.deepgrow3d("token", "remove", "the-user", "--file", "tokens.txt").returncode == 0
     assert server.request("GET", "/info/", headers=bearer(tokens["user"])).status_code == 401

@@ -53,7 +53,7 @@ class DicomWebProxy:
             body: of the browser's request.
 
         Raises:
-            InvalidRequest: a path that leads out of the service.
+            InvalidRequest: a path that leads out of the service, or a query that is none.
             ServerFault: the server is away.
         """
         request = self._client.build_request(
@@ -73,7 +73,8 @@ class DicomWebProxy:
 
     def _url(self, service: Service, path: str, query: str) -> httpx.URL:
         parts = path.split("/")
-        if any(part in ("..", ".") or "\\" in part for part in parts):
+        # What is still encoded, the other server might decode into a way out.
+        if any(part in ("..", ".") for part in parts) or set(path) & set("\\%?#") or not path.isprintable():
             raise InvalidRequest(f"The path {shown(path)} leads out of the DICOMweb server. Send one below its root.")
         # Some versions of OHIF ask the search service for metadata, which the fetching service has.
         if service == "qido" and parts[-1] == "metadata":
@@ -84,7 +85,10 @@ class DicomWebProxy:
             "stow": self._address.stow_prefix,
         }[service]
         url = httpx.URL("/".join(part for part in (self._address.url, prefix) if part))
-        return url.copy_with(path=f"{url.path.rstrip('/')}/{path}", query=query.encode() or None)
+        try:
+            return url.copy_with(path=f"{url.path.rstrip('/')}/{path}", query=query.encode("ascii") or None)
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise InvalidRequest(f"The query {shown(query)} cannot be passed on. Encode it (RFC 3986).") from error
 
 
 async def body_of(answer: httpx.Response) -> AsyncIterator[bytes]:

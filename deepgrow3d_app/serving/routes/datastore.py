@@ -57,19 +57,22 @@ def datastore(served: Served, output: Literal["stats", "all", "train"] = "stats"
 async def add_image(
     served: Served,
     workers: FileWorkers,
+    caller: SignedIn,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: Params = "{}",
 ) -> dict[str, str]:
-    """Add an image."""
+    """Add an image; to replace one takes an admin."""
     info = parse_object(params or "{}", "params")
-    return {"image": await workers.run(_add_image, served, image or "", Upload.of(file), info)}
+    return {"image": await workers.run(_add_image, served, caller, image or "", Upload.of(file), info)}
 
 
-def _add_image(served: DeepGrow3DApp, image: str, upload: Upload, info: dict[str, Any]) -> str:
+def _add_image(served: DeepGrow3DApp, caller: Identity, image: str, upload: Upload, info: dict[str, Any]) -> str:
     if upload.extension not in IMAGE_EXTENSIONS:
         raise InvalidRequest(f"{shown(upload.name)} is no image. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
     image_id = checked_name(image or upload.stem, "an image id")
+    if image_id in served.images().list_images():
+        require(caller, Role.ADMIN)  # its voxels would be lost
     with upload.staged(image_id + upload.extension) as path:
         return served.images().add_image(image_id, str(path), info)
 

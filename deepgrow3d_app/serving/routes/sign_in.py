@@ -15,8 +15,6 @@ from deepgrow3d_app.serving.security.bearer import COOKIE, token_of
 from deepgrow3d_app.serving.security.identity import Door
 
 router = APIRouter(tags=["Auth"])
-tokens = APIRouter(prefix="/auth", tags=["Auth"])
-"""Only where MONAI Label's own routes of these names are not there."""
 
 DAY_S = 24 * 3600
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
@@ -85,20 +83,25 @@ def log_out() -> Response:
     return answer
 
 
-@tokens.get("/", responses={404: {"description": "nobody has to sign in"}})
+@router.get("/auth/", responses={404: {"description": "nobody has to sign in"}})
 def sign_in_needed(request: Request) -> dict[str, Any]:
     """Whether callers sign in; 404 where they do not, as 3D Slicer expects it."""
     if _door(request).is_open:
         raise NotFound("Nobody signs in here: this server answers without a token.")
-    return {"enabled": True, "client_id": "deepgrow3d", "realm": ""}
+    client, realm = settings.MONAI_LABEL_AUTH_CLIENT_ID, settings.MONAI_LABEL_AUTH_REALM_URI
+    is_realm = settings.MONAI_LABEL_AUTH_ENABLE
+    return {"enabled": True, "client_id": client if is_realm else "deepgrow3d", "realm": realm if is_realm else ""}
 
 
-@tokens.post("/token")
+@router.post("/auth/token")
 def exchange(
     request: Request, username: Annotated[str, Form()] = "", password: Annotated[str, Form()] = ""
 ) -> dict[str, Any]:
-    """Sign in as 3D Slicer does, with any name and the token as password."""
-    del username
+    """Sign in as 3D Slicer does: with name and password of the realm, or with any name and the token as password."""
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        from deepgrow3d_app.serving.security.keycloak import token_for
+
+        return token_for(username, password)
     if _door(request).is_open:
         return {"access_token": None, "token_type": None}
     _door(request).identify(password)

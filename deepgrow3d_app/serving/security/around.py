@@ -13,6 +13,7 @@ from deepgrow3d_app.serving.security.callers import Callers
 from deepgrow3d_app.serving.security.door import door_of
 from deepgrow3d_app.serving.security.headers import SecurityHeaders
 from deepgrow3d_app.serving.security.identity import Door
+from deepgrow3d_app.serving.security.last_resort import LastResort
 from deepgrow3d_app.serving.security.origins import LOCAL_NAMES, OriginGuard
 from deepgrow3d_app.serving.security.request_id import RequestId
 from deepgrow3d_app.serving.security.upload_limit import UploadLimit
@@ -40,6 +41,7 @@ def secure(api: FastAPI, serving: ServingSettings, audit_folder: Path | None) ->
         hosts={*LOCAL_NAMES, *(name.lower() for name in serving.hosts)} if is_local else None,
         is_local=is_local,
     )
+    api.add_middleware(LastResort)
     api.add_middleware(SecurityHeaders, shares=bool(origins))
     api.add_middleware(Audit, log=AuditLog(audit_folder), prefix=monailabel_settings.MONAI_LABEL_API_STR)
     api.add_middleware(RequestId)

@@ -11,9 +11,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -27,11 +29,15 @@ SUBJECTS = ("image", "label", "id", "session_id")
 """Parameters that name what a request is about."""
 
 PLAIN = ("model", "strategy", "tag", "version", "output", "service")
-"""Parameters that name no patient, and are written as they are; no longer than ``MAX_TEXT``."""
+"""Parameters that name no patient, and are written as they are where the server took them for good."""
 
-MAX_TEXT = 80
+DICOM_PARTS = re.compile(r"(?:^|/)(studies|series|instances)/([0-9.]+)")
+"""What a path of the DICOMweb proxy names."""
+
 UNHEARD = ("/health/", "/metrics", "/pages/", "/ohif/", "/status")
-"""Paths that tell nothing of a patient, and are asked for all the time."""
+"""Paths that tell nothing of a patient, and are asked for all the time: written only where they were refused."""
+
+CLIENT_IS_GONE = 499
 
 
 def hash_of(subject: str) -> str:
@@ -90,7 +96,7 @@ class Audit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, and write down what came of it."""
-        if scope["type"] != "http" or not self._log.is_kept or scope["path"].startswith(self._unheard):
+        if scope["type"] != "http" or not self._log.is_kept:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -105,7 +111,9 @@ class Audit:
         try:
             await self._app(scope, receive, watched)
         finally:
-            self._log.write(_record(scope, status or 499, time.perf_counter() - started))
+            is_heard = status >= HTTPStatus.BAD_REQUEST or not scope["path"].startswith(self._unheard)
+            if is_heard:
+                self._log.write(_record(scope, status or CLIENT_IS_GONE, time.perf_counter() - started))
 
 
 def _record(scope: Scope, status: int, seconds: float) -> dict[str, object]:
@@ -113,6 +121,9 @@ def _record(scope: Scope, status: int, seconds: float) -> dict[str, object]:
     identity = None if caller is None else caller.identity
     given = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
     given.update({name: str(value) for name, value in scope.get("path_params", {}).items()})
+    subjects = {name: given[name] for name in SUBJECTS if given.get(name)}
+    subjects.update(DICOM_PARTS.findall(given.get("path", "")))
+    is_good = status < HTTPStatus.BAD_REQUEST
     return {
         "request": current_request.get(),
         "who": None if identity is None else identity.name,
@@ -120,8 +131,8 @@ def _record(scope: Scope, status: int, seconds: float) -> dict[str, object]:
         "from": (scope.get("client") or ("", 0))[0],
         "method": scope["method"],
         "route": getattr(scope.get("route"), "path", None),
-        "subjects": {name: hash_of(given[name]) for name in SUBJECTS if given.get(name)},
-        **{name: given[name][:MAX_TEXT] for name in PLAIN if given.get(name)},
+        "subjects": {name: hash_of(subject) for name, subject in subjects.items()},
+        **{name: given[name] for name in PLAIN if is_good and given.get(name)},
         "status": status,
         "seconds": round(seconds, 3),
     }

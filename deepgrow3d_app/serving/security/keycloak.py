@@ -35,12 +35,34 @@ class KeycloakDoor:
             raise NotSignedIn("This server asks for a sign-in. Get a token with POST /auth/token.")
         try:
             claims = jwt.decode(token, _public_key(), algorithms=ALGORITHMS, options={"verify_aud": False})
-        except jwt.InvalidTokenError as error:
+        except jwt.PyJWTError as error:
             raise NotSignedIn("The token is not valid, or no longer. Sign in again (POST /auth/token).") from error
         roles = [role for title, role in _titles().items() if title in _roles(claims)]
         if not roles:
             raise NotAllowed(f"You have none of the roles {', '.join(_titles())}. Ask whoever runs the realm for one.")
         return Identity(str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME, "")), max(roles))
+
+
+def token_for(username: str, password: str) -> dict[str, Any]:
+    """What the realm gives for a name and a password: ``{"access_token": ..., "token_type": ...}`` and more.
+
+    Raises:
+        NotSignedIn: the realm does not take them.
+        ServerFault: the realm does not answer.
+    """
+    from monailabel.endpoints.user.auth import token_uri
+
+    realm, timeout_s = settings.MONAI_LABEL_AUTH_REALM_URI, settings.MONAI_LABEL_AUTH_TIMEOUT
+    form = {"client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID, "grant_type": "password"}
+    try:
+        answer = requests.post(token_uri(), {**form, "username": username, "password": password}, timeout=timeout_s)
+        if answer.status_code in (400, 401):
+            raise NotSignedIn("The realm does not take this name and password.")
+        answer.raise_for_status()
+        given: dict[str, Any] = answer.json()
+    except (requests.RequestException, ValueError) as error:
+        raise ServerFault(realm, "it gives no token") from error
+    return given
 
 
 def _titles() -> dict[str, Role]:

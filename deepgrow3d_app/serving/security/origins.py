@@ -29,7 +29,7 @@ class OriginGuard:
         app: what is behind it.
         origins: of pages elsewhere that may call, such as ``https://viewer.example``.
         hosts: names that this server may be called by; ``None`` for any.
-        is_local: whether only this machine may call, or by TLS, because nobody signs in.
+        is_local: whether only this machine may call at all, because nobody signs in.
     """
 
     def __init__(
@@ -52,8 +52,7 @@ class OriginGuard:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        is_safe = scope.get("scheme") == "https" or is_loopback((scope.get("client") or ("", 0))[0])
-        if self._is_local and not is_safe:
+        if self._is_local and not is_loopback((scope.get("client") or ("", 0))[0]):
             raise NotAllowed(
                 "This server asks nobody to sign in, so that it answers only the machine that it runs on. Start it "
                 "with tokens (--tokens FILE), with TLS, or with --insecure."
@@ -84,10 +83,10 @@ def _name_of(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether ``address`` is of this machine; what is no address (a socket's name, a test) is."""
+    """Whether ``address`` is of this machine; "" is: sockets that are files have no other."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return True
+        return not address
     mapped = getattr(parsed, "ipv4_mapped", None)
     return (mapped or parsed).is_loopback

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import logging
+import os
 import re
 import secrets
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,8 @@ from deepgrow3d_app.errors import InvalidRequest, NotFound, NotSignedIn
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.security.identity import Identity, Role
 from deepgrow3d_app.volume.atomic_file import replace_file
+
+logger = logging.getLogger(__name__)
 
 TOKEN_BYTES = 32
 PREFIX = "dg3d_"
@@ -88,9 +93,16 @@ class TokenFile:
         Raises:
             InvalidRequest: the file is damaged.
         """
-        if not self.path.is_file():
+        if not self.path.exists():
             return ()
-        return parse_tokens(self.path.read_text(encoding="utf-8"), f"'{self.path.name}'")
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(
+                f"The file of tokens '{self.path.name}' cannot be read ({type(error).__name__}). "
+                "Let the server's user read it."
+            ) from error
+        return parse_tokens(text, f"'{self.path.name}'")
 
     def add(self, name: str, role: Role) -> str:
         """A new token of ``name``, which is not kept and cannot be shown again.
@@ -117,8 +129,11 @@ class TokenFile:
         self._write([entry.line() for entry in entries if entry.identity.name != name])
 
     def _write(self, lines: list[str]) -> None:
+        before = self.path.stat() if self.path.exists() else None
         replace_file(self.path, io.BytesIO("".join(f"{line}\n" for line in lines).encode()))
-        self.path.chmod(0o600)
+        self.path.chmod(0o600 if before is None else stat.S_IMODE(before.st_mode))
+        if before is not None and os.geteuid() == 0:  # the server's user goes on reading it
+            os.chown(self.path, before.st_uid, before.st_gid)
 
 
 class TokenDoor:
@@ -144,6 +159,8 @@ class TokenDoor:
             raise InvalidRequest(
                 f"There is no file of tokens '{path}'. Make one with `deepgrow3d token add NAME --file {path.name}`."
             )
+        if path is not None:
+            TokenFile(path).entries()  # what is wrong with it is told now
         if not self._current():
             raise InvalidRequest("There is no token, so nobody could sign in. Make one with `deepgrow3d token add`.")
 
@@ -168,8 +185,11 @@ class TokenDoor:
                 status = self._path.stat()
                 version = (status.st_mtime_ns, status.st_size, status.st_ino)
                 if version != self._version:
-                    self._entries = TokenFile(self._path).entries()
                     self._version = version
+                    self._entries = ()
+                    self._entries = TokenFile(self._path).entries()
             except FileNotFoundError:
                 self._entries, self._version = (), ()  # taken away: nobody has a token any more
+            except (InvalidRequest, OSError):
+                logger.exception("Nobody can sign in by the file of tokens until it is mended")
             return (*self._entries, *self._fixed)

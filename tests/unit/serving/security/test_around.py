@@ -41,7 +41,6 @@ def client(tmp_path, *, address=("127.0.0.1", 50000), base_url=HERE, **settings)
     api.state.door = secure(api, ServingSettings(**settings), tmp_path / "audit")
     answer_faults(api)
     api.include_router(sign_in.router)
-    api.include_router(sign_in.tokens)
 
     @api.get("/image", dependencies=USER)
     def image(image: str = "") -> dict[str, str]:
@@ -50,6 +49,18 @@ def client(tmp_path, *, address=("127.0.0.1", 50000), base_url=HERE, **settings)
     @api.post("/train", dependencies=ADMIN)
     def train() -> dict[str, str]:
         return {}
+
+    @api.get("/health/live")
+    def live() -> None:
+        pass
+
+    @api.get("/proxy/dicom/{service}/{path:path}")
+    def fetch(service: str, path: str) -> str:
+        return service + path
+
+    @api.get("/broken")
+    def broken() -> None:
+        raise ValueError("secret")
 
     @api.get("/me")
     def me(caller: SignedIn) -> str:
@@ -72,12 +83,20 @@ def test_another_machine_gets_no_answer_unless_that_is_asked_for(tmp_path):
     assert refused.status_code == 403
     assert "answers only the machine that it runs on" in refused.json()["detail"]
     assert client(tmp_path, address=ELSEWHERE, insecure=True).get("/image").status_code == 200
-    assert client(tmp_path, address=ELSEWHERE, base_url="https://127.0.0.1:8000").get("/image").status_code == 200
+    claimed = client(tmp_path, address=ELSEWHERE, base_url="https://127.0.0.1:8000").get("/image")
+    assert claimed.status_code == 403, "that it is TLS is what a proxy says, and anybody through it"
 
 
 @pytest.mark.parametrize(
     ("address", "is_here"),
-    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("testclient", True)]
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("", True),
+        ("unknown", False),
+    ]
     + [(address, False) for address in ("10.0.0.7", "192.168.1.2", "::ffff:10.0.0.7", "fe80::1%eth0", "2001:db8::1")],
 )
 def test_which_addresses_are_of_this_machine(address, is_here):
@@ -181,6 +200,38 @@ def test_whoever_tries_tokens_out_has_to_wait(tmp_path, tokens):
     assert 1 <= int(tried[-1].headers["retry-after"]) <= 120
 
 
+def test_whoever_tries_passwords_out_has_to_wait_too(tmp_path, tokens):
+    thief = client(tmp_path, tokens_file=tokens["file"])
+    for path, form in (("/auth/token", {"password": "guess"}), ("/login", {"token": "guess"})):
+        statuses = [thief.post(path, data=form).status_code for _ in range(FAILURES_PER_MINUTE)]
+        assert set(statuses) <= {401, 429}
+    assert thief.post("/login", data={"token": tokens["user"]}).status_code == 429
+    assert thief.get("/me", headers=bearer(tokens["user"])).json() == "the-user", "good tokens are not kept out"
+
+
+def test_nothing_is_taken_in_from_somebody_unknown(tmp_path, tokens):
+    sent = []
+
+    def content():
+        for _ in range(3):
+            sent.append(b"x" * 1000)
+            yield sent[-1]
+
+    answer = client(tmp_path, tokens_file=tokens["file"]).post("/nothing", content=content())
+    assert answer.status_code == 401
+    assert "asks who calls" in answer.json()["detail"]
+
+
+def test_what_nobody_foresaw_is_an_answer_with_a_name(tmp_path, caplog):
+    answer = client(tmp_path).get("/broken")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "ValueError: secret" in caplog.text
+    (line,) = audit(tmp_path)
+    assert (line["status"], line["request"]) == (500, answer.headers["x-request-id"])
+
+
 def test_each_caller_has_a_rate_of_his_own(tmp_path, tokens):
     api = client(tmp_path, tokens_file=tokens["file"], requests_per_minute=3)
     statuses = [api.get("/image", headers=bearer(tokens["user"])).status_code for _ in range(4)]
@@ -230,6 +281,19 @@ def test_the_audit_log_tells_who_did_what_and_no_patient_s_name(tmp_path, tokens
     assert lines[0]["request"] == answered.headers["x-request-id"]
     assert "Jane" not in json.dumps(lines)
     assert tokens["user"] not in json.dumps(lines)
+
+
+def test_the_audit_log_tells_which_series_a_viewer_opened(tmp_path):
+    client(tmp_path).get("/proxy/dicom/wado/studies/1.2.3/series/1.2.3.4/metadata")
+    (line,) = audit(tmp_path)
+    assert line["subjects"] == {"studies": hash_of("1.2.3"), "series": hash_of("1.2.3.4")}
+    assert line["service"] == "wado"
+
+
+def test_what_was_refused_does_not_bring_text_into_the_audit_log(tmp_path):
+    client(tmp_path).get("/nothing", params={"tag": "Doe, Jane"})
+    (line,) = audit(tmp_path)
+    assert "Jane" not in json.dumps(line)
 
 
 def test_an_audit_log_that_cannot_be_written_stops_no_work(tmp_path, caplog):

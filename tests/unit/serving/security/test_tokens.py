@@ -104,6 +104,26 @@ def test_a_name_has_one_token(tmp_path):
     assert file.path.read_bytes() == before
 
 
+def test_a_file_that_becomes_unreadable_lets_nobody_in(tmp_path, caplog):
+    file = TokenFile(tmp_path / "tokens.txt")
+    token = file.add("anna", Role.USER)
+    door = TokenDoor(file.path)
+    file.path.write_bytes(b"\xff\xfe")
+    with pytest.raises(NotSignedIn):
+        door.identify(token)
+    assert "until it is mended" in caplog.text
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        TokenDoor(file.path)
+
+
+def test_a_change_keeps_the_file_s_mode(tmp_path):
+    file = TokenFile(tmp_path / "tokens.txt")
+    file.add("anna", Role.USER)
+    file.path.chmod(0o640)
+    file.add("ben", Role.USER)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o640
+
+
 def test_a_door_that_nobody_could_pass_is_refused(tmp_path):
     with pytest.raises(InvalidRequest, match="no file of tokens"):
         TokenDoor(tmp_path / "tokens.txt")
