@@ -28,6 +28,8 @@ START_S = 120
 STOP_S = 30
 ANSWER_S = 120
 
+LOGS = ("clicks", "audit")
+
 Voxel = Sequence[int]
 Files = Mapping[str, Any]
 
@@ -90,8 +92,12 @@ class Server:
         return self.request("PUT", "/datastore/label", params={"image": image, **query}, files=files)
 
     def files(self) -> set[Path]:
-        """All that lies in its folder, but for the logs of clicks on studies, which are meant to stay."""
-        return {path for path in self.folder.rglob("*") if ".deepgrow3d/clicks" not in path.as_posix()}
+        """All that lies in its folder, but for the logs of clicks and of requests, which are meant to stay."""
+        return {
+            path
+            for path in self.folder.rglob("*")
+            if not path.as_posix().partition("/.deepgrow3d/")[2].startswith(LOGS)
+        }
 
     def stop(self) -> int:
         """End it as an operator does, and return its exit status."""

@@ -47,8 +47,13 @@ class Files:
     known: Fingerprint = field(default_factory=dict)
 
     def fingerprint(self) -> Fingerprint:
-        """A hash of every file; ``None`` for a folder."""
-        paths = [path for folder in self.folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+        """A hash of every file but the audit log, which tells of refusals; ``None`` for a folder."""
+        paths = [
+            path
+            for folder in self.folders
+            for path in folder.rglob("*")
+            if "__pycache__" not in path.parts and "audit" not in path.parts
+        ]
         return {path: None if path.is_dir() else hash_of(path) for path in paths}
 
 

@@ -6,6 +6,7 @@ their id, which may be a patient's name; ``hash_of`` finds the lines of an id th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -55,6 +56,9 @@ class AuditLog:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        if folder is not None:  # not later: where the studies' disk is gone, nothing must be made in its place
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def is_kept(self) -> bool:
@@ -70,7 +74,6 @@ class AuditLog:
         file = self._folder / f"audit-{now.date().isoformat()}.jsonl"
         try:
             with self._lock:
-                self._folder.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
                 try:
                     os.write(descriptor, line.encode("ascii"))
