@@ -13,7 +13,7 @@ COPY sample-data/studies/ct-trunk.nii.gz sample-data/reference/ct-trunk/image.ni
 # Without a GPU, an index of CPU builds of PyTorch saves 3 GB: --build-arg PIP_EXTRA_INDEX_URL=...
 ARG PIP_EXTRA_INDEX_URL=
 RUN apt-get update && apt-get install --yes --no-install-recommends make \
-    && make install web PYTHON=python3.11 && rm -rf web/node_modules /root/.cache
+    && make install web PYTHON=python3.11 && rm -rf web/node_modules ~/.cache
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --uid 10001 deepgrow3d && install --directory --owner deepgrow3d /data /data/studies /data/model
