@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepgrow3d_app import PRODUCT, __version__
-from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
+from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound
 from deepgrow3d_app.serving.click_log import ClickLog
-from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.dicomweb.final_label import (
     FIRST_SERIES_NUMBER,
     FinalLabel,
@@ -22,9 +19,9 @@ from deepgrow3d_app.serving.dicomweb.final_label import (
     info_of,
     segments_of,
 )
-from deepgrow3d_app.serving.dicomweb.listing import FINAL, bring_in_line
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, Pacs, StoredSegmentation, referenced_series
-from deepgrow3d_app.serving.dicomweb.series_folder import SeriesFolder
+from deepgrow3d_app.serving.dicomweb.images import DicomWebImages
+from deepgrow3d_app.serving.dicomweb.listing import FINAL
+from deepgrow3d_app.serving.dicomweb.pacs import Pacs, referenced_series
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, LabelVersion
 from deepgrow3d_app.volume.atomic_file import replace_file
@@ -32,21 +29,17 @@ from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_seg.decode import decode_seg
 from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
 from deepgrow3d_app.volume.dicom_seg.segment import Origin, SegIdentity, Segment, named_segments
-from deepgrow3d_app.volume.files import encode_mask, encode_volume
+from deepgrow3d_app.volume.files import encode_mask
 from deepgrow3d_app.volume.volume import Mask
 
 logger = logging.getLogger(__name__)
 
-SERIES_FOLDER = "series"
-AWAY_S = 15.0
-"""How long a server that did not answer is left alone by what only wants to know whether anything is new."""
 
-
-class DicomWebStudies(StudiesDatastore):
-    """The series of a DICOMweb server; safe to share between threads.
+class DicomWebStudies(DicomWebImages):
+    """The series of a DICOMweb server and their labels; safe to share between threads.
 
     The index, fetched series and labels lie in a folder of this machine, so that clicks on what was fetched, and the
-    start, need no server. Its list is brought up to date when somebody asks for it.
+    start, need no server. A label is final once the server has it.
 
     Args:
         folder: where index, series and labels are kept.
@@ -74,164 +67,10 @@ class DicomWebStudies(StudiesDatastore):
         removes_superseded: bool,
         model_digest: Callable[[], str] = lambda: "",
     ) -> None:
-        self._pacs = pacs
-        self._series = SeriesFolder(folder / SERIES_FOLDER, pacs, max_bytes)
-        self._exports = folder / "nifti"
-        self._refresh_s = refresh_s
         self._removes_superseded = removes_superseded
-        self._refreshing = threading.Lock()
-        self._next_refresh = 0.0
-        super().__init__(folder, volumes, log, auto_reload=False, images_dir=SERIES_FOLDER, model_digest=model_digest)
-
-    def name(self) -> str:
-        """The server's address."""
-        return self._pacs.address.url
-
-    # Lists
-
-    def refresh(self) -> None:
-        """Bring the index in line with the server.
-
-        Raises:
-            ServerFault: the server does not say what it has; the index stays as it is.
-        """
-        with self._refreshing:
-            self._next_refresh = time.monotonic() + AWAY_S
-            images = self._pacs.images()
-            segmentations = self._pacs.segmentations({image.study_uid for image in images})
-            self._merge(images, segmentations)
-            self._next_refresh = time.monotonic() + self._refresh_s
-
-    def refresh_if_old(self) -> None:
-        """Bring the index in line with the server where that was long ago; a server that is away changes nothing."""
-        if time.monotonic() < self._next_refresh:
-            return
-        try:
-            self.refresh()
-        except ServerFault as fault:
-            logger.warning("The list of studies is that of before. %s", fault)
-
-    def _refresh_aside(self) -> None:
-        if time.monotonic() >= self._next_refresh and not self._refreshing.locked():
-            threading.Thread(target=self.refresh_if_old, name="dicomweb-list", daemon=True).start()
-
-    def _reconcile_datastore(self) -> None:
-        self._init_from_datastore_file()
-        self.refresh_if_old()
-
-    def list_images(self) -> list[str]:
-        """The series that there are."""
-        self.refresh_if_old()
-        images: list[str] = super().list_images()
-        return images
-
-    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """The series without a final label."""
-        self.refresh_if_old()
-        images: list[str] = super().get_unlabeled_images(label_tag, labels)
-        return images
-
-    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """The series with a final label."""
-        self.refresh_if_old()
-        images: list[str] = super().get_labeled_images(label_tag, labels)
-        return images
-
-    def json(self) -> Any:
-        """The index."""
-        self.refresh_if_old()
-        return super().json()
-
-    def status(self) -> dict[str, Any]:
-        """How many series there are, and how many have a final label."""
-        self.refresh_if_old()
-        status: dict[str, Any] = super().status()
-        return status
-
-    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Images and final labels, as files for training; both are fetched where they are not here yet.
-
-        What cannot be had or read is left out, and the log says why.
-        """
-        pairs = []
-        for image in self.get_labeled_images():
-            try:
-                pairs.append({"image": str(self.image_download(image)), "label": str(self.label_file(image, FINAL))})
-            except (InvalidInput, NotFound, ServerFault) as error:  # noqa: PERF203 - each image on its own
-                logger.warning("Left out of the list for training: '%s'. %s", image, error)
-        return pairs
-
-    def _merge(self, images: list[ImageSeries], segmentations: list[StoredSegmentation]) -> None:
-        as_it_is = self._shown.model_copy(deep=True)
-        bring_in_line(as_it_is.objects, images, segmentations)
-        if as_it_is.objects != self._shown.objects:  # mostly nothing is new, and nothing is written
-            with self.editing() as index:
-                bring_in_line(index.objects, images, segmentations)
-
-    # Images
-
-    def image_file(self, image_id: str) -> Path:
-        """The folder of the series ``image_id``, fetched where it is not here yet.
-
-        Raises:
-            NotFound: there is no such series.
-            ServerFault: it cannot be fetched.
-        """
-        self._refresh_aside()  # slices that came late are there for the next click; this one does not wait
-        return self._series.fetched(self._listed(image_id))
-
-    def image_download(self, image_id: str) -> Path:
-        """The series ``image_id`` as one NIfTI file, for viewers and training.
-
-        Raises:
-            NotFound: there is no such series.
-            ServerFault: it cannot be fetched.
-            UnreadableVolume, UnsupportedVolume: it is not one 3-D image.
-        """
-        folder = self.image_file(image_id)
-        file = self._exports / f"{image_id}{LABEL_EXTENSION}"
-        if not file.exists() or file.stat().st_mtime < folder.stat().st_mtime:
-            content = encode_volume(self._volumes.get(folder))
-            self._exports.mkdir(exist_ok=True)
-            replace_file(file, io.BytesIO(content))
-        return file
-
-    def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known of the series ``image_id``; ``path`` is that of the file that viewers are given."""
-        info: dict[str, Any] = super().get_image_info(image_id)
-        return {**info, "path": str(self._exports / f"{image_id}{LABEL_EXTENSION}")} if info else {}
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Refused: images come from the server."""
-        raise InvalidRequest(f"Images come from the DICOMweb server {self.name()}. Store the series there.")
-
-    def remove_image(self, image_id: str) -> None:
-        """Refused: the server's images are not ours to remove."""
-        self._listed(image_id)
-        raise InvalidRequest(f"Images belong to the DICOMweb server {self.name()}. Remove the series there.")
-
-    def _listed(self, image_id: str) -> ImageSeries:
-        entry = self._datastore.objects.get(image_id)
-        if entry is None:  # it may have come since the list was made
-            self.refresh_if_old()
-            entry = self._datastore.objects.get(image_id)
-        if entry is None:
-            raise NotFound(
-                f"There is no series {shown(image_id)} among the studies of {self.name()}. "
-                "GET /datastore/?output=all lists them; an image's id is its SeriesInstanceUID."
-            )
-        info = entry.image.info
-        return ImageSeries(
-            image_id,
-            info["StudyInstanceUID"],
-            info["Modality"],
-            info["instances"],
-            info["SeriesDescription"],
-            info["PatientID"],
-            info["StudyDate"],
+        super().__init__(
+            folder, pacs, volumes, log, max_bytes=max_bytes, refresh_s=refresh_s, model_digest=model_digest
         )
-
-    # Labels
 
     def label_file(self, image_id: str, tag: str) -> Path:
         """The file of the label ``tag`` of the series ``image_id``; a final label is fetched where it is not here yet.
