@@ -5,6 +5,8 @@ Tokens are decoded here: MONAI Label 0.8.5 names no algorithm to PyJWT, which th
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +20,63 @@ from deepgrow3d_app.serving.security.identity import Identity, Role
 ALGORITHMS = ["RS256"]
 """The one whose keys a realm tells. No other: a token must not choose how it is checked."""
 
+ASKED_AGAIN_S = 60
+"""How often a realm may be asked whether its key is another one now: forged tokens must not make us ask for each."""
+
+
+class RealmKey:
+    """The key with which a realm signs; thread-safe.
+
+    It is asked for when it is first needed, and again when a signature does not fit it: realms change their keys.
+    """
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._asked_at = 0.0
+        self._lock = threading.Lock()
+
+    def current(self) -> str:
+        """The key in PEM format.
+
+        Raises:
+            ServerFault: the realm does not tell it.
+        """
+        with self._lock:
+            if self._key is None:
+                self._ask()
+            return str(self._key)
+
+    def has_changed(self) -> bool:
+        """Ask again, unless that was a moment ago; whether :meth:`current` is another one now.
+
+        Raises:
+            ServerFault: the realm does not tell it.
+        """
+        with self._lock:
+            before = self._key
+            if time.monotonic() - self._asked_at >= ASKED_AGAIN_S:
+                self._ask()
+            return self._key != before
+
+    def _ask(self) -> None:
+        realm, timeout_s = settings.MONAI_LABEL_AUTH_REALM_URI, settings.MONAI_LABEL_AUTH_TIMEOUT
+        try:
+            answer = requests.get(realm, timeout=timeout_s)
+            answer.raise_for_status()
+            key = answer.json()["public_key"]
+        except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+            raise ServerFault(realm, "it does not tell its public key") from error
+        self._key = f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----"
+        self._asked_at = time.monotonic()
+
 
 class KeycloakDoor:
     """Callers show a JSON Web Token that the realm signed."""
 
     is_open = False
+
+    def __init__(self) -> None:
+        self._key = RealmKey()
 
     def identify(self, token: str | None) -> Identity:
         """See :class:`~deepgrow3d_app.serving.security.identity.Door`.
@@ -34,13 +88,21 @@ class KeycloakDoor:
         if not token:
             raise NotSignedIn("This server asks for a sign-in. Get a token with POST /auth/token.")
         try:
-            claims = jwt.decode(token, _public_key(), algorithms=ALGORITHMS, options={"verify_aud": False})
+            claims = self._claims(token)
         except jwt.PyJWTError as error:
             raise NotSignedIn("The token is not valid, or no longer. Sign in again (POST /auth/token).") from error
         roles = [role for title, role in _titles().items() if title in _roles(claims)]
         if not roles:
             raise NotAllowed(f"You have none of the roles {', '.join(_titles())}. Ask whoever runs the realm for one.")
         return Identity(str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME, "")), max(roles))
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            return _decoded(token, self._key.current())
+        except jwt.InvalidSignatureError:
+            if not self._key.has_changed():
+                raise
+            return _decoded(token, self._key.current())
 
 
 def token_for(username: str, password: str) -> dict[str, Any]:
@@ -74,15 +136,9 @@ def _titles() -> dict[str, Role]:
     }
 
 
-def _public_key() -> str:
-    from monailabel.endpoints.user.auth import get_public_key
-
-    realm = settings.MONAI_LABEL_AUTH_REALM_URI
-    try:
-        key: str = get_public_key(realm)  # asks once
-    except (requests.RequestException, KeyError, ValueError) as error:
-        raise ServerFault(realm, "it does not tell its public key") from error
-    return key
+def _decoded(token: str, key: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token, key, algorithms=ALGORITHMS, options={"verify_aud": False})
+    return claims
 
 
 def _roles(claims: Mapping[str, Any]) -> list[str]:
