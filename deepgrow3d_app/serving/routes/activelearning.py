@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from deepgrow3d_app.serving.access import USER, Served
+from deepgrow3d_app.serving.security.audit import tell_subject
 
 router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
 
@@ -24,6 +25,7 @@ def next_sample(
         return {}
     images = served.images()
     image_id = chosen["id"]
+    tell_subject("image", image_id)
     path = images.image_file(image_id)
     served.volumes.prefetch(path)  # the first click on it is near
     info = images.get_image_info(image_id)

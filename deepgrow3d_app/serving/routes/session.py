@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse
 
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.serving.access import USER, FileWorkers, Served
+from deepgrow3d_app.serving.security.audit import tell_subject
 from deepgrow3d_app.serving.uploads import Upload
 
 router = APIRouter(prefix="/session", tags=["Session"])
@@ -26,6 +27,7 @@ async def create_session(
     """Open a session with an image."""
     uploads = [Upload.of(file) for file in files]
     session = await workers.run(served.viewer_sessions().add, uploads, expiry_s=expiry, uncompress=uncompress)
+    tell_subject("session_id", session.session_id)
     return {"session_id": session.session_id, "session_info": session.to_json()}
 
 

@@ -7,6 +7,7 @@ their id, which may be a patient's name; ``hash_of`` finds the lines of an id th
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime
 import hashlib
 import json
@@ -39,6 +40,16 @@ UNHEARD = ("/health/", "/metrics", "/pages/", "/ohif/", "/status")
 """Paths that tell nothing of a patient, and are asked for all the time: written only where they were refused."""
 
 CLIENT_IS_GONE = 499
+
+_told: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("told", default=None)
+"""What routes tell of the request that is answered now."""
+
+
+def tell_subject(name: str, subject: str) -> None:
+    """Say what a request turned out to be about, where its parameters do not: ``name`` is one of ``SUBJECTS``."""
+    told = _told.get()
+    if told is not None:
+        told[name] = subject
 
 
 def hash_of(subject: str) -> str:
@@ -104,6 +115,8 @@ class Audit:
             return
         started = time.perf_counter()
         status = 0
+        told: dict[str, str] = {}  # changed in place: a route in a thread has a copy of the context
+        token = _told.set(told)
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -114,18 +127,20 @@ class Audit:
         try:
             await self._app(scope, receive, watched)
         finally:
+            _told.reset(token)
             is_heard = status >= HTTPStatus.BAD_REQUEST or not scope["path"].startswith(self._unheard)
             if is_heard:
-                self._log.write(_record(scope, status or CLIENT_IS_GONE, time.perf_counter() - started))
+                self._log.write(_record(scope, told, status or CLIENT_IS_GONE, time.perf_counter() - started))
 
 
-def _record(scope: Scope, status: int, seconds: float) -> dict[str, object]:
+def _record(scope: Scope, told: Mapping[str, str], status: int, seconds: float) -> dict[str, object]:
     caller = scope.get("state", {}).get("caller")
     identity = None if caller is None else caller.identity
     given = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
     given.update({name: str(value) for name, value in scope.get("path_params", {}).items()})
     subjects = {name: given[name] for name in SUBJECTS if given.get(name)}
     subjects.update(DICOM_PARTS.findall(given.get("path", "")))
+    subjects.update(told)
     is_good = status < HTTPStatus.BAD_REQUEST
     return {
         "request": current_request.get(),

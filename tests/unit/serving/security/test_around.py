@@ -1,4 +1,4 @@
-"""What a request passes before its route, on an application of three routes."""
+"""What a request passes before its route, on an application of a few routes."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from deepgrow3d_app.serving.access import ADMIN, USER, SignedIn
 from deepgrow3d_app.serving.faults import answer_faults
 from deepgrow3d_app.serving.routes import sign_in
 from deepgrow3d_app.serving.security.around import secure
-from deepgrow3d_app.serving.security.audit import AuditLog, hash_of
+from deepgrow3d_app.serving.security.audit import AuditLog, hash_of, tell_subject
 from deepgrow3d_app.serving.security.callers import FAILURES_PER_MINUTE
 from deepgrow3d_app.serving.security.identity import Role
 from deepgrow3d_app.serving.security.origins import is_loopback
@@ -45,6 +45,10 @@ def client(tmp_path, *, address=("127.0.0.1", 50000), base_url=HERE, **settings)
     @api.get("/image", dependencies=USER)
     def image(image: str = "") -> dict[str, str]:
         return {"image": image}
+
+    @api.put("/session", dependencies=USER)
+    def session() -> None:
+        tell_subject("session_id", "the-new-one")
 
     @api.post("/train", dependencies=ADMIN)
     def train() -> dict[str, str]:
@@ -288,6 +292,12 @@ def test_the_audit_log_tells_which_series_a_viewer_opened(tmp_path):
     (line,) = audit(tmp_path)
     assert line["subjects"] == {"studies": hash_of("1.2.3"), "series": hash_of("1.2.3.4")}
     assert line["service"] == "wado"
+
+
+def test_the_audit_log_names_what_a_request_made(tmp_path):
+    assert client(tmp_path).put("/session").is_success
+    (line,) = audit(tmp_path)
+    assert line["subjects"] == {"session_id": hash_of("the-new-one")}
 
 
 def test_what_was_refused_does_not_bring_text_into_the_audit_log(tmp_path):
