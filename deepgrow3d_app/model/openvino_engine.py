@@ -154,12 +154,13 @@ def _convert_and_tell(file: Path, folder: Path, told: Connection) -> None:
     """Convert, and send ``None`` or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in a terminal is for the server, which ends this process
     os.nice(LOW_PRIORITY)
+    fault = None
     try:
         _convert(file, folder)
     except Exception as error:  # noqa: BLE001 - whoever waits is told
-        told.send(str(error) or type(error).__name__)
-    else:
-        told.send(None)
+        fault = str(error) or type(error).__name__
+    with contextlib.suppress(BrokenPipeError):  # the server was stopped meanwhile
+        told.send(fault)
 
 
 def _convert(file: Path, folder: Path) -> None:
