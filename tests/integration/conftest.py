@@ -39,7 +39,7 @@ class Server:
     """A running server, and how tests talk to it.
 
     Attributes:
-        url: where it listens.
+        url: where it listens, with the prefix of its paths.
         folder: holds everything it may write to, and is its working folder.
         studies: the folder it serves, in ``folder``.
         log: what it prints, outside of ``folder``.
@@ -188,7 +188,8 @@ class Launcher:
                 start_new_session=True,
             )
         scheme = "http" if certificate is None else "https"
-        server = Server(f"{scheme}://127.0.0.1:{port}", self.folder, studies, log, process, certificate)
+        prefix = self.settings.get("MONAI_LABEL_API_STR", "")
+        server = Server(f"{scheme}://127.0.0.1:{port}{prefix}", self.folder, studies, log, process, certificate)
         self.servers.append(server)
         server.wait_until_it_answers()
         return server

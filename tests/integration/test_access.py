@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -75,6 +75,12 @@ def own_certificate(folder: Path) -> Path:
     return file
 
 
+def audited(studies: Path) -> list[dict[str, Any]]:
+    """The audit log of the server of ``studies``."""
+    files = (studies / ".deepgrow3d" / "audit").glob("audit-*.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
 def test_other_machines_are_kept_out_unless_something_says_who_calls(launcher: Launcher, studies: Path) -> None:
     done = launcher.deepgrow3d("serve", "--studies", str(studies), "--host", "0.0.0.0")
     assert done.returncode == 2
@@ -123,9 +129,7 @@ def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dic
 
     assert launcher.deepgrow3d("token", "remove", "the-user", "--file", "tokens.txt").returncode == 0
     assert server.request("GET", "/info/", headers=bearer(tokens["user"])).status_code == 401
-    (audit,) = (studies / ".deepgrow3d" / "audit").glob("audit-*.jsonl")
-    lines = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert {(line["who"], line["route"], line["status"]) for line in lines} >= {
+    assert {(line["who"], line["route"], line["status"]) for line in audited(studies)} >= {
         (None, "/info/", 401),
         ("the-user", "/datastore/label", 403),
         ("the-admin", "/train/{model}", 404),
@@ -140,6 +144,33 @@ def test_tls(launcher: Launcher, studies: Path) -> None:
     assert "strict-transport-security" in answer.headers
     with pytest.raises(requests.exceptions.SSLError):
         requests.get(f"{server.url}/info/", timeout=30)
+
+
+def test_behind_a_proxy_under_a_path_prefix(
+    launcher: Launcher, studies: Path, tokens: dict[str, str], phantom: Phantom
+) -> None:
+    """As ``docs/security.md`` tells to set a proxy up: it passes the path on unchanged and says whom it speaks for."""
+    launcher.settings["MONAI_LABEL_API_STR"] = "/deepgrow3d"
+    server = launcher.serve(studies, "--tokens", "tokens.txt")
+    passed_on = {"Host": "images.hospital", "X-Forwarded-For": "10.1.2.3", "X-Forwarded-Proto": "https"}
+    signed_in = passed_on | bearer(tokens["annotator"])
+
+    page = server.request("GET", "/try", headers=passed_on | {"Accept": "text/html"}, allow_redirects=False)
+    assert page.status_code == 303
+    assert page.headers["location"] == "/deepgrow3d/login?next=%2Fdeepgrow3d%2Ftry"
+    form = {"token": tokens["annotator"], "next": "/deepgrow3d/try"}
+    welcome = server.request("POST", "/login", headers=passed_on, data=form, allow_redirects=False)
+    assert (welcome.status_code, welcome.headers["location"]) == (303, "/deepgrow3d/try")
+    assert "; Secure" in welcome.headers["set-cookie"], "the proxy speaks TLS"
+    assert server.request("GET", "/try", headers=signed_in).ok
+
+    assert all(path.startswith("/deepgrow3d/") for path in server.request("GET", "/openapi.json").json()["paths"])
+    params = {"params": (None, json.dumps({"foreground": [phantom.centre], "background": []}))}
+    assert server.request("POST", "/infer/deepgrow3d?image=ct&output=json", headers=signed_in, files=params).ok
+    label = {"label": ("label.nii.gz", phantom.label_file)}
+    assert server.request("PUT", "/datastore/label?image=ct", headers=signed_in, files=label).ok
+    assert requests.get(server.url.removesuffix("/deepgrow3d") + "/info/", timeout=30).status_code == 404
+    assert {line["from"] for line in audited(studies) if line["route"] == "/deepgrow3d/datastore/label"} == {"10.1.2.3"}
 
 
 def test_a_click_that_has_begun_is_answered_although_the_server_stops(
