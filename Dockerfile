@@ -3,7 +3,7 @@
 #   docker compose up
 FROM python:3.11-slim-bookworm AS built
 WORKDIR /opt/deepgrow3d
-COPY requirements.txt requirements-no-deps.txt pyproject.toml README.md LICENSE Makefile ./
+COPY requirements.txt requirements-no-deps.txt requirements-dev.txt pyproject.toml README.md LICENSE Makefile ./
 COPY deepgrow3d_app deepgrow3d_app
 COPY apps apps
 COPY web web
@@ -20,8 +20,8 @@ RUN useradd --create-home --uid 10001 deepgrow3d && install --directory --owner 
 COPY --from=built /opt/deepgrow3d /opt/deepgrow3d
 COPY --from=built --chown=deepgrow3d /opt/deepgrow3d/apps/deepgrow3d/model/deepgrow3d.safetensors /data/model/
 USER deepgrow3d
-# What is written lies in /data (a volume) and /tmp (in memory).
-ENV MPLCONFIGDIR=/tmp/matplotlib DEEPGROW3D_LOG_FORMAT=json PYTHONDONTWRITEBYTECODE=1
+# What is written lies in /data (a volume) and /tmp (in memory). torch asks for the name of the user, whom another --user may not have.
+ENV LOGNAME=deepgrow3d MPLCONFIGDIR=/tmp/matplotlib DEEPGROW3D_LOG_FORMAT=json PYTHONDONTWRITEBYTECODE=1
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
