@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from isal import isal_zlib
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.volume.boxed_mask import Box, BoxedMask
@@ -47,27 +47,28 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedMask:
-    """A binary mask, one bit per voxel of its bounding box."""
+    """A binary mask: a bit for each voxel of its bounding box, deflated."""
 
     shape: Shape
     box: Box
-    bits: npt.NDArray[np.uint8]
+    deflated: bytes
 
     @classmethod
     def pack(cls, mask: BoxedMask) -> PackedMask:
-        """``mask`` in an eighth of its bytes."""
-        return cls(mask.shape, mask.box, np.packbits(mask.part))
+        """``mask`` in about a fortieth of its bytes."""
+        return cls(mask.shape, mask.box, isal_zlib.compress(np.packbits(mask.part)))
 
     def unpack(self) -> BoxedMask:
         """The mask that was packed."""
         extents = [extent.stop - extent.start for extent in self.box]
-        part = np.unpackbits(self.bits, count=math.prod(extents)).reshape(extents)
+        bits = np.frombuffer(isal_zlib.decompress(self.deflated), np.uint8)
+        part = np.unpackbits(bits, count=math.prod(extents)).reshape(extents)
         return BoxedMask(self.shape, self.box, part.view(np.bool_))
 
     @property
     def n_bytes(self) -> int:
         """What keeping it costs."""
-        return self.bits.nbytes + OVERHEAD_BYTES
+        return len(self.deflated) + OVERHEAD_BYTES
 
 
 class ClickMemory:

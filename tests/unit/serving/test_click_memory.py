@@ -32,10 +32,13 @@ def test_a_packed_mask_unpacks_to_itself(mask):
     assert np.array_equal(PackedMask.pack(BoxedMask.of(mask)).unpack().full(), mask)
 
 
-def test_a_packed_mask_costs_the_bits_of_its_box():
-    mask = np.zeros((512, 512, 4), np.uint8)
-    mask[100:116, 200:208, 1:3] = 1
-    assert PackedMask.pack(BoxedMask.of(mask)).n_bytes == 16 * 8 * 2 // 8 + OVERHEAD_BYTES
+def test_a_packed_mask_costs_less_than_a_third_of_the_bits_of_its_box_however_large_the_grid():
+    ball = np.asarray(sum((axis - 24.5) ** 2 for axis in np.ogrid[:50, :50, :50])) < 25**2
+    large = np.zeros((512, 512, 60), np.uint8)
+    large[100:150, 200:250, 5:55] = ball
+    n_bytes = PackedMask.pack(BoxedMask.of(ball.astype(np.uint8))).n_bytes
+    assert n_bytes - OVERHEAD_BYTES < 50**3 // 8 // 3
+    assert PackedMask.pack(BoxedMask.of(large)).n_bytes == n_bytes
 
 
 def test_exactly_the_same_clicks_get_their_mask_in_any_order():
