@@ -11,6 +11,7 @@ the end, every label that was acknowledged is read back and compared, byte for b
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -74,7 +75,11 @@ class LoadedServer:
     def memory_mib(self) -> float:
         """Its own and its children's."""
         main = psutil.Process(self.process.pid)
-        return sum(one.memory_full_info().pss for one in [main, *main.children(recursive=True)]) / 2**20
+        total = 0.0
+        for one in [main, *main.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a child that has just ended
+                total += one.memory_full_info().pss
+        return total / 2**20
 
     def check_labels(self, acknowledged: Path) -> int:
         """Raise where one is lost or changed; how many there were."""
@@ -169,6 +174,7 @@ def report(folder: Path, memory: list[float], server: LoadedServer, kills: int) 
     }
     if memory:
         result["memory_mib"] = [round(float(np.mean(part)), 1) for part in (memory[:third], memory[-third:])]
+        result["memory_mib_each_minute"] = [round(float(mib)) for mib in memory[::60]]
         result["memory_ratio"] = round(float(np.mean(memory[-third:]) / np.mean(memory[:third])), 4)
     return result
 
