@@ -1,4 +1,4 @@
-"""All devices of a machine behind one predictor, and what is tried when one of them has no memory left."""
+"""All devices of a machine behind one predictor, and what is tried when one has no memory left or is lost."""
 
 from __future__ import annotations
 
@@ -23,19 +23,25 @@ from deepgrow3d_app.volume.volume import Mask, Volume
 logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
+LOST = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS")
+"""What PyTorch says when a GPU has fallen off the bus, or its context is broken: until a restart, it stays so."""
 
 
 class PredictorPool:
     """Answers as a :class:`Predictor` does, each call on the device that is least busy; safe to share between threads.
 
+    A device that is lost is not asked again; what it should have answered, another one does.
+
     Args:
         predictors: one for each device, at least one, all of the same specification.
-        spares: makes each what is tried next when memory runs out, in this order; called once, when it is needed.
+        spares: makes each what is tried next when memory runs out or every device is lost, in this order; called once,
+            when it is needed.
     """
 
     def __init__(self, predictors: Sequence[Predictor], spares: Sequence[Callable[[], Predictor]] = ()) -> None:
         self._predictors = tuple(predictors)
         self._busy = [0] * len(self._predictors)
+        self._lost = set[int]()
         self._lock = threading.Lock()
         self._spares = [_Spare(make) for make in spares]
 
@@ -67,7 +73,10 @@ class PredictorPool:
     @property
     def devices(self) -> tuple[str, ...]:
         """What computes now, for people to read."""
-        return tuple(predictor.engine.device for predictor in self._predictors)
+        working = [one for place, one in enumerate(self._predictors) if place not in self._lost]
+        if not working and self._spares:
+            working = [self._spares[0].predictor()]
+        return tuple(predictor.engine.device for predictor in working)
 
     @property
     def spec(self) -> ModelSpec:
@@ -87,12 +96,18 @@ class PredictorPool:
             OutOfMemory: there is no memory for an answer on any device.
         """
         clicks = tuple(clicks)
-        with self._least_busy() as predictor:
-            try:
-                return predictor.predict(volume, clicks, previous)
-            except (MemoryError, RuntimeError) as error:
-                _raise_unless_out_of_memory(error)
-                logger.warning("No memory left on %s: %s", predictor.engine.device, error)
+        while len(self._lost) < len(self._predictors):
+            with self._least_busy() as place:
+                predictor = self._predictors[place]
+                try:
+                    return predictor.predict(volume, clicks, previous)
+                except (MemoryError, RuntimeError) as error:
+                    if _is_lost(error):
+                        self._lose(place, error)
+                        continue
+                    _raise_unless_out_of_memory(error)
+                    logger.warning("No memory left on %s: %s", predictor.engine.device, error)
+                    break
         for spare in self._spares:
             try:
                 return spare.predictor().predict(volume, clicks, previous)
@@ -102,15 +117,23 @@ class PredictorPool:
         raise OutOfMemory("There is no memory left for an answer. Close other programs, or try again in a moment.")
 
     @contextlib.contextmanager
-    def _least_busy(self) -> Iterator[Predictor]:
+    def _least_busy(self) -> Iterator[int]:
+        """The place of the device to ask; a lost one only where another thread has lost the last one just now."""
         with self._lock:
-            place = self._busy.index(min(self._busy))
+            working = [place for place in range(len(self._busy)) if place not in self._lost] or [0]
+            place = min(working, key=self._busy.__getitem__)
             self._busy[place] += 1
         try:
-            yield self._predictors[place]
+            yield place
         finally:
             with self._lock:
                 self._busy[place] -= 1
+
+    def _lose(self, place: int, error: Exception) -> None:
+        device = self._predictors[place].engine.device
+        logger.error("%s is lost and not asked again. Restart the server once it is back. %s", device, error)
+        with self._lock:
+            self._lost.add(place)
 
 
 class _Spare:
@@ -140,6 +163,12 @@ def coarse_spec(spec: ModelSpec) -> ModelSpec | None:
 
 def _on_cpu(checkpoint: Checkpoint) -> TorchEngine:
     return TorchEngine(checkpoint.network(), torch.device("cpu"))
+
+
+def _is_lost(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in LOST)
 
 
 def _raise_unless_out_of_memory(error: Exception) -> None:

@@ -77,6 +77,33 @@ def test_no_memory_anywhere_is_said():
         pool.predict(AIR, CLICK)
 
 
+def lost():
+    return RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_lost_gpu_is_not_asked_again_and_the_other_one_answers(caplog):
+    first = Device("first", lost())
+    pool = PredictorPool([Predictor(SPEC, first), Predictor(SPEC, Device("second"))])
+    assert [pool.predict(AIR, CLICK).device for _ in range(2)] == ["second"] * 2
+    assert pool.devices == ("second",)
+    assert len([record for record in caplog.records if "first is lost" in record.message]) == 1
+
+
+def test_when_all_gpus_are_lost_the_spare_answers():
+    gpus = [Predictor(SPEC, Device(name, lost())) for name in ("first", "second")]
+    pool = PredictorPool(gpus, [lambda: Predictor(SPEC, Device("cpu"))])
+    assert [pool.predict(AIR, CLICK).device for _ in range(2)] == ["cpu"] * 2
+    assert pool.devices == ("cpu",)
+
+
+def test_a_gpu_without_memory_is_not_lost():
+    gpu = Device("gpu", RuntimeError("CUDA error: out of memory"))
+    pool = PredictorPool([Predictor(SPEC, gpu)], [lambda: Predictor(SPEC, Device("cpu"))])
+    assert pool.predict(AIR, CLICK).device == "cpu"
+    gpu.error = None
+    assert pool.predict(AIR, CLICK).device == "gpu"
+
+
 def test_other_faults_are_not_taken_for_a_lack_of_memory():
     pool = PredictorPool([Predictor(SPEC, Device("gpu", RuntimeError("shapes differ")))], [])
     with pytest.raises(RuntimeError, match="shapes differ"):
