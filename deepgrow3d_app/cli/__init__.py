@@ -1,6 +1,6 @@
 """The command line: ``deepgrow3d serve | ohif | predict | prepare | train | evaluate | compare | model-card``, and
-``average | import-weights | export | versions | rollback`` for networks, ``retrain | batch`` for a running server,
-and ``token`` for who may call it.
+``average | join | import-weights | export | versions | rollback`` for networks, ``retrain | batch`` for a running
+server, and ``token`` for who may call it.
 
 Arguments are parsed here, once, into typed objects; the work is done by the floors below. Heavy imports
 happen inside the commands, so that ``--help`` answers at once.
@@ -11,6 +11,7 @@ from deepgrow3d_app.cli import (
     evaluate,
     export,
     import_weights,
+    join,
     ohif,
     predict,
     prepare,
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "export",
     "import_weights",
+    "join",
     "main",
     "ohif",
     "predict",

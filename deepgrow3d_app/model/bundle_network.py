@@ -8,18 +8,39 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
-from deepgrow3d_app.model.network import HEAD_CHANNELS, CompactUNet
+from deepgrow3d_app.model.network import HEAD_CHANNELS, CompactUNet, JoinedNetworks
 from deepgrow3d_app.model.spec import ModelSpec
 
 NETWORK_ID = "network_def"
 """The name that MONAI looks a bundle's network up by."""
 
+JOINED = (
+    "$type('MeanOfNetworks', (torch.nn.ModuleList,), "
+    "{'__module__': 'bundle', 'forward': lambda self, inputs: "
+    "torch.stack([network(inputs) for network in self]).mean(dim=0)})"
+)
+"""What :class:`~deepgrow3d_app.model.network.JoinedNetworks` is, in an expression: MONAI and torch have none."""
+
 
 def network_definition(spec: ModelSpec) -> dict[str, Any]:
     """Items of a bundle's configuration that define ``NETWORK_ID``: the network of ``spec`` without weights."""
+    if spec.networks == 1:
+        return _definition_of_one(spec, NETWORK_ID, "")
+    items: dict[str, Any] = {}
+    names = [f"network_{number}" for number in range(spec.networks)]
+    for name in names:
+        items |= _definition_of_one(spec, name, f"{name}_")
+    return items | {
+        "mean_of_networks": JOINED,
+        NETWORK_ID: f"$@mean_of_networks([{', '.join(f'@{name}' for name in names)}])",
+    }
+
+
+def _definition_of_one(spec: ModelSpec, name: str, prefix: str) -> dict[str, Any]:
+    """The items that define one network as ``name``; those that it is made of have names that begin with ``prefix``."""
     if spec.network == "basic_unet":
         return {
-            NETWORK_ID: {
+            name: {
                 "_target_": "BasicUNet",
                 "spatial_dims": 3,
                 "in_channels": spec.input_channels,
@@ -29,7 +50,7 @@ def network_definition(spec: ModelSpec) -> dict[str, Any]:
         }
     levels = len(spec.channels)
     return {
-        "trunk": {
+        f"{prefix}trunk": {
             "_target_": "DynUNet",
             "spatial_dims": 3,
             "in_channels": spec.input_channels,
@@ -41,12 +62,12 @@ def network_definition(spec: ModelSpec) -> dict[str, Any]:
             "norm_name": ["INSTANCE", {"affine": True}],
             "res_block": True,
         },
-        "upsample": {"_target_": "torch.nn.Upsample", "scale_factor": 2, "mode": "trilinear"},
-        "features_beside_inputs": {
+        f"{prefix}upsample": {"_target_": "torch.nn.Upsample", "scale_factor": 2, "mode": "trilinear"},
+        f"{prefix}features_beside_inputs": {
             "_target_": "monai.networks.layers.SkipConnection",
-            "submodule": "$torch.nn.Sequential(@trunk, @upsample)",
+            "submodule": f"$torch.nn.Sequential(@{prefix}trunk, @{prefix}upsample)",
         },
-        "head": [
+        f"{prefix}head": [
             {
                 "_target_": "torch.nn.Conv3d",
                 "in_channels": HEAD_CHANNELS + spec.input_channels,
@@ -57,7 +78,7 @@ def network_definition(spec: ModelSpec) -> dict[str, Any]:
             {"_target_": "torch.nn.LeakyReLU", "negative_slope": 0.01},
             {"_target_": "torch.nn.Conv3d", "in_channels": HEAD_CHANNELS, "out_channels": 1, "kernel_size": 1},
         ],
-        NETWORK_ID: "$torch.nn.Sequential(@features_beside_inputs, *@head)",
+        name: f"$torch.nn.Sequential(@{prefix}features_beside_inputs, *@{prefix}head)",
     }
 
 
@@ -75,6 +96,12 @@ def defined_network(definition: dict[str, Any], network: nn.Module) -> nn.Module
 
 def _weights_of_definition(network: nn.Module) -> dict[str, Tensor]:
     """All weights of ``network`` by the names that they have in its definition."""
+    if isinstance(network, JoinedNetworks):
+        return {
+            f"{number}.{name}": tensor
+            for number, one in enumerate(network)
+            for name, tensor in _weights_of_definition(one).items()
+        }
     if not isinstance(network, CompactUNet):
         return network.state_dict()
     weights = {f"0.submodule.0.{name}": tensor for name, tensor in network.trunk.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -114,9 +115,27 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     weights = {
         name: torch.stack([one.weights[name].float() for one in checkpoints]).mean(dim=0) for name in first.weights
     }
+    return Checkpoint(first.spec, weights, _origin_of_all(checkpoints))
+
+
+def joined(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """One network that answers with the mean of the answers of several, whichever ways they were trained.
+
+    Raises:
+        CheckpointError: fewer than two, or of different specifications.
+    """
+    if len(checkpoints) < 2:
+        raise CheckpointError("There is nothing to join. Give at least two checkpoints.")
+    first = checkpoints[0].spec
+    if any(one.spec != first for one in checkpoints) or first.networks > 1:
+        raise CheckpointError("Networks of one specification can be joined, each of them single. Give such ones.")
+    weights = {f"{n}.{name}": weight for n, one in enumerate(checkpoints) for name, weight in one.weights.items()}
+    return Checkpoint(dataclasses.replace(first, networks=len(checkpoints)), weights, _origin_of_all(checkpoints))
+
+
+def _origin_of_all(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     runs = [run for one in checkpoints for run in lineage(one.origin)]
-    earlier = [run for place, run in enumerate(runs) if run not in runs[:place]]
-    return Checkpoint(first.spec, weights, {EARLIER_KEY: json.dumps(earlier)})
+    return {EARLIER_KEY: json.dumps([run for place, run in enumerate(runs) if run not in runs[:place]])}
 
 
 def lineage(origin: dict[str, str]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The two architectures, both of MONAI's building blocks."""
+"""The two architectures, both of MONAI's building blocks, and several networks that answer as one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def build_network(spec: ModelSpec) -> nn.Module:
     Its forward pass takes (batch, ``spec.input_channels``, i, j, k) and gives logits
     (batch, 1, i, j, k) on the same grid.
     """
+    networks = [_build_one(spec) for _ in range(spec.networks)]
+    return networks[0] if len(networks) == 1 else JoinedNetworks(networks)
+
+
+def _build_one(spec: ModelSpec) -> nn.Module:
     if spec.network == "basic_unet":
         return BasicUNet(spatial_dims=3, in_channels=spec.input_channels, out_channels=1, features=spec.channels)
     return CompactUNet(spec.input_channels, spec.channels)
@@ -26,6 +31,17 @@ def build_network(spec: ModelSpec) -> nn.Module:
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """``network`` moved to ``device``, with channels last: the layout that 3-D convolutions are fastest in."""
     return network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+class JoinedNetworks(nn.ModuleList):
+    """Networks that answer together: the mean of their logits counts.
+
+    Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles", NIPS 2017.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (batch, 1, i, j, k) for ``inputs`` (batch, channels, i, j, k)."""
+        return torch.stack([network(inputs) for network in self]).mean(dim=0)
 
 
 class CompactUNet(nn.Module):

@@ -40,6 +40,7 @@ class ModelSpec:
 
     Attributes:
         network: which architecture (see ``model.network``).
+        networks: how many of them answer together: the mean of their logits counts.
         channels: feature channels from the finest level to the coarsest, as the architecture reads them.
         patch_shape: voxels (i, j, k) of the network's input, in RAS order.
         spacing_mm: voxel edges of the input at zoom 1; ``patch_shape * spacing_mm`` is the region in mm.
@@ -63,6 +64,7 @@ class ModelSpec:
     """
 
     network: NetworkName = "compact_unet"
+    networks: int = 1
     channels: tuple[int, ...] = (32, 64, 128, 192)
     patch_shape: Shape = (80, 80, 80)
     spacing_mm: Spacing = (2.0, 2.0, 2.0)
@@ -80,6 +82,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name, is_valid, bound in (
+            ("networks", self.networks >= 1, "1 or more"),
             ("channels", len(self.channels) > 0 and min(self.channels) > 0, "positive numbers"),
             (
                 "patch_shape",

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from deepgrow3d_app.errors import CheckpointError
-from deepgrow3d_app.model.checkpoint import EARLIER_KEY, Checkpoint, averaged, lineage, weights_of
+from deepgrow3d_app.model.checkpoint import EARLIER_KEY, Checkpoint, averaged, joined, lineage, weights_of
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
 
@@ -98,6 +98,33 @@ def test_the_mean_of_networks_has_the_mean_of_their_weights_and_the_runs_of_all(
     mean = averaged([small(1.0, SECOND), small(4.0, THIRD)])
     assert all(bool((tensor == 2.5).all()) for tensor in mean.weights.values())
     assert [run["command"] for run in lineage(mean.origin)] == ["train a", "train b", "train c"]
+
+
+def random(seed, origin):
+    torch.manual_seed(seed)
+    return Checkpoint(SMALL, weights_of(build_network(SMALL)), origin)
+
+
+def test_networks_that_answer_together_answer_their_mean(tmp_path):
+    one, other = random(1, SECOND), random(2, THIRD)
+    joined([one, other]).save(tmp_path / "joined.safetensors")
+    both = Checkpoint.load(tmp_path / "joined.safetensors")
+    assert both.spec == dataclasses.replace(SMALL, networks=2)
+    assert [run["command"] for run in lineage(both.origin)] == ["train a", "train b", "train c"]
+    inputs = torch.randn(2, SMALL.input_channels, 16, 16, 16)
+    with torch.inference_mode():
+        mean = (one.network().eval()(inputs) + other.network().eval()(inputs)) / 2
+        torch.testing.assert_close(both.network().eval()(inputs), mean, atol=2e-2, rtol=0)  # half precision on disk
+
+
+def test_networks_that_are_fed_differently_cannot_answer_together():
+    other = dataclasses.replace(SMALL, sigma_mm=9.0)
+    with pytest.raises(CheckpointError, match="one specification"):
+        joined([small(1.0, {}), Checkpoint(other, small(1.0, {}).weights)])
+    with pytest.raises(CheckpointError, match="each of them single"):
+        joined([joined([random(1, {}), random(2, {})])] * 2)
+    with pytest.raises(CheckpointError, match="at least two"):
+        joined([small(1.0, {})])
 
 
 def test_networks_that_differ_in_kind_have_no_mean():

@@ -107,6 +107,18 @@ def test_training_starts_from_given_weights(make_trainer, tiny_spec):
         make_trainer(dict(other.named_parameters()))
 
 
+def test_networks_that_answer_together_learn_together(make_patches, tiny_spec):
+    patches = make_patches(batch_size=2)
+    spec = dataclasses.replace(tiny_spec, networks=2)
+    trainer = Trainer(TrainingPlan(spec, patches.recipe), patches, ALONE)
+    before = {name: weight.detach().clone() for name, weight in trainer.network.named_parameters()}
+    trainer.train_step()
+    changed = {
+        name.partition(".")[0] for name, weight in trainer.network.named_parameters() if not weight.equal(before[name])
+    }
+    assert changed == {"0", "1"}
+
+
 def test_the_average_follows_the_network(make_trainer):
     trainer = make_trainer(average_decay=0.0)
     trainer.train_step()
