@@ -23,8 +23,20 @@ from deepgrow3d_app.volume.volume import Mask, Volume
 logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "ALLOC_FAILED")
-LOST = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS")
-"""What PyTorch says when a GPU has fallen off the bus, or its context is broken: until a restart, it stays so."""
+
+
+def device_works(device: torch.device) -> bool:
+    """Whether ``device`` computes: a GPU that has fallen off the bus, or whose context is broken, never does again."""
+    if device.type == "cpu":
+        return True
+    try:
+        is_one = bool(torch.ones(1, device=device).item() == 1)
+    except RuntimeError as error:
+        if _is_out_of_memory(error):
+            return True
+        logger.warning("%s does not compute: %s", device, error)
+        return False
+    return is_one
 
 
 class PredictorPool:
@@ -34,20 +46,27 @@ class PredictorPool:
 
     Args:
         predictors: one for each device, at least one, all of the same specification.
+        works: whether a device still computes; asked where a predictor failed for another reason than memory.
         spares: makes each what is tried next when memory runs out or every device is lost, in this order; called once,
             when it is needed.
     """
 
-    def __init__(self, predictors: Sequence[Predictor], spares: Sequence[Callable[[], Predictor]] = ()) -> None:
+    def __init__(
+        self,
+        predictors: Sequence[Predictor],
+        spares: Sequence[Callable[[], Predictor]] = (),
+        works: Callable[[torch.device], bool] = device_works,
+    ) -> None:
         self._predictors = tuple(predictors)
         self._busy = [0] * len(self._predictors)
         self._lost = set[int]()
+        self._works = works
         self._lock = threading.Lock()
         self._spares = [_Spare(make) for make in spares]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, choice: EngineChoice) -> PredictorPool:
-        """A predictor on each GPU, or one on the CPU.
+        """A predictor on each GPU that works, or one on the CPU.
 
         When a GPU has no memory left, the CPU answers; when the CPU has none, it looks at the same region in voxels of
         twice the edge, which takes an eighth of the memory.
@@ -60,7 +79,7 @@ class PredictorPool:
             CheckpointError, EngineError: see :func:`~deepgrow3d_app.model.engine_choice.make_engine`.
         """
         spec = checkpoint.spec
-        gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+        gpus = [gpu for number in range(torch.cuda.device_count()) if device_works(gpu := torch.device("cuda", number))]
         devices = [torch.device("cpu")] if choice.name == "openvino" or not gpus else gpus
         is_forced = choice.name == "openvino"
         predictors = [Predictor(spec, make_engine(checkpoint, choice, device, waits=is_forced)) for device in devices]
@@ -102,17 +121,18 @@ class PredictorPool:
                 try:
                     return predictor.predict(volume, clicks, previous)
                 except (MemoryError, RuntimeError) as error:
-                    if _is_lost(error):
-                        self._lose(place, error)
-                        continue
-                    _raise_unless_out_of_memory(error)
-                    logger.warning("No memory left on %s: %s", predictor.engine.device, error)
-                    break
+                    if _is_out_of_memory(error):
+                        logger.warning("No memory left on %s: %s", predictor.engine.device, error)
+                        break
+                    if self._works(predictor.engine.input_device):
+                        raise
+                    self._lose(place, error)
         for spare in self._spares:
             try:
                 return spare.predictor().predict(volume, clicks, previous)
             except (MemoryError, RuntimeError) as error:  # noqa: PERF203 - the next one takes less
-                _raise_unless_out_of_memory(error)
+                if not _is_out_of_memory(error):
+                    raise
                 logger.warning("No memory left: %s", error)
         raise OutOfMemory("There is no memory left for an answer. Close other programs, or try again in a moment.")
 
@@ -165,15 +185,8 @@ def _on_cpu(checkpoint: Checkpoint) -> TorchEngine:
     return TorchEngine(checkpoint.network(), torch.device("cpu"))
 
 
-def _is_lost(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
-        return False
-    return isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in LOST)
-
-
-def _raise_unless_out_of_memory(error: Exception) -> None:
+def _is_out_of_memory(error: Exception) -> bool:
     """PyTorch has a type of its own for GPUs only; the CPU's allocators of torch and OpenVINO say it in words."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return
-    if not any(words in str(error) for words in OUT_OF_MEMORY):
-        raise error
+        return True
+    return any(words in str(error) for words in OUT_OF_MEMORY)

@@ -77,31 +77,60 @@ def test_no_memory_anywhere_is_said():
         pool.predict(AIR, CLICK)
 
 
-def lost():
-    return RuntimeError("CUDA error: an illegal memory access was encountered")
+class Machine:
+    """Which of its devices compute."""
+
+    def __init__(self):
+        self.broken = {torch.device("cuda", 0), torch.device("cuda", 1)}
+
+    def works(self, device):
+        return device not in self.broken
+
+
+def gpu(number, error):
+    device = Device(f"cuda:{number}", error)
+    device.input_device = torch.device("cuda", number)
+    return device
+
+
+LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def failing(number, error):
+    """A predictor on a GPU that fails before anything is computed."""
+    predictor = Predictor(SPEC, gpu(number, error))
+    predictor.predict = lambda *_: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    return predictor
 
 
 def test_a_lost_gpu_is_not_asked_again_and_the_other_one_answers(caplog):
-    first = Device("first", lost())
-    pool = PredictorPool([Predictor(SPEC, first), Predictor(SPEC, Device("second"))])
+    pool = PredictorPool([failing(0, LOST), Predictor(SPEC, Device("second"))], works=Machine().works)
     assert [pool.predict(AIR, CLICK).device for _ in range(2)] == ["second"] * 2
     assert pool.devices == ("second",)
-    assert len([record for record in caplog.records if "first is lost" in record.message]) == 1
+    assert len([record for record in caplog.records if "cuda:0 is lost" in record.message]) == 1
 
 
 def test_when_all_gpus_are_lost_the_spare_answers():
-    gpus = [Predictor(SPEC, Device(name, lost())) for name in ("first", "second")]
-    pool = PredictorPool(gpus, [lambda: Predictor(SPEC, Device("cpu"))])
+    gpus = [failing(number, LOST) for number in (0, 1)]
+    pool = PredictorPool(gpus, [lambda: Predictor(SPEC, Device("cpu"))], Machine().works)
     assert [pool.predict(AIR, CLICK).device for _ in range(2)] == ["cpu"] * 2
     assert pool.devices == ("cpu",)
 
 
-def test_a_gpu_without_memory_is_not_lost():
-    gpu = Device("gpu", RuntimeError("CUDA error: out of memory"))
-    pool = PredictorPool([Predictor(SPEC, gpu)], [lambda: Predictor(SPEC, Device("cpu"))])
+@pytest.mark.parametrize(
+    "words", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"]
+)
+def test_a_gpu_without_memory_is_not_lost(words):
+    pool = PredictorPool([failing(0, RuntimeError(words))], [lambda: Predictor(SPEC, Device("cpu"))], Machine().works)
     assert pool.predict(AIR, CLICK).device == "cpu"
-    gpu.error = None
-    assert pool.predict(AIR, CLICK).device == "gpu"
+    assert pool.devices == ("cuda:0",)
+
+
+def test_a_fault_of_ours_on_a_gpu_that_works_loses_no_gpu():
+    pool = PredictorPool([failing(7, RuntimeError("CUDNN_STATUS_NOT_SUPPORTED"))], works=Machine().works)
+    with pytest.raises(RuntimeError, match="NOT_SUPPORTED"):
+        pool.predict(AIR, CLICK)
+    assert pool.devices == ("cuda:7",)
 
 
 def test_other_faults_are_not_taken_for_a_lack_of_memory():
