@@ -5,6 +5,8 @@ Tokens are decoded here: MONAI Label 0.8.5 names no algorithm to PyJWT, which th
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -12,62 +14,80 @@ from typing import Any
 
 import jwt
 import requests
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from monailabel.config import settings
 
 from deepgrow3d_app.errors import NotAllowed, NotSignedIn, ServerFault
 from deepgrow3d_app.serving.security.identity import Identity, Role
 
+logger = logging.getLogger(__name__)
+
 ALGORITHMS = ["RS256"]
 """The one whose keys a realm tells. No other: a token must not choose how it is checked."""
 
-ASKED_AGAIN_S = 60
-"""How often a realm may be asked whether its key is another one now: forged tokens must not make us ask for each."""
+MAX_AGE_S = 300
+"""How long a key is believed: one that was stolen and replaced opens nothing after that."""
+
+ASKED_AGAIN_S = 15
+"""How often a realm is asked at most, answer or none: forged tokens must not make us ask for each."""
 
 
 class RealmKey:
-    """The key with which a realm signs; thread-safe.
+    """The key with which a realm signs; safe to share between threads.
 
-    It is asked for when it is first needed, and again when a signature does not fit it: realms change their keys.
+    It is asked for when it is first needed, when it is old, and when a signature does not fit it: realms change keys.
+    A realm that is away keeps nobody waiting who shows a token of the key that is known.
     """
 
     def __init__(self) -> None:
         self._key: str | None = None
-        self._asked_at = 0.0
-        self._lock = threading.Lock()
+        self._told_at = -math.inf
+        self._asked_at = -math.inf
+        self._asking = threading.Lock()
 
     def current(self) -> str:
         """The key in PEM format.
 
         Raises:
-            ServerFault: the realm does not tell it.
+            ServerFault: the realm has not told it.
         """
-        with self._lock:
-            if self._key is None:
-                self._ask()
-            return str(self._key)
+        if time.monotonic() - self._told_at > MAX_AGE_S:
+            self._ask()
+        key = self._key
+        if key is None:
+            raise ServerFault(settings.MONAI_LABEL_AUTH_REALM_URI, "it does not tell its public key")
+        return key
 
-    def has_changed(self) -> bool:
-        """Ask again, unless that was a moment ago; whether :meth:`current` is another one now.
-
-        Raises:
-            ServerFault: the realm does not tell it.
-        """
-        with self._lock:
-            before = self._key
-            if time.monotonic() - self._asked_at >= ASKED_AGAIN_S:
-                self._ask()
-            return self._key != before
+    def is_other_than(self, key: str) -> bool:
+        """Whether the realm has another key than ``key`` by now; asks it, unless that was a moment ago."""
+        if self._key == key:
+            self._ask()
+        return self._key != key
 
     def _ask(self) -> None:
-        realm, timeout_s = settings.MONAI_LABEL_AUTH_REALM_URI, settings.MONAI_LABEL_AUTH_TIMEOUT
+        """Ask the realm, unless that was a moment ago, or somebody is asking and a key is known meanwhile."""
+        if not self._asking.acquire(blocking=self._key is None):
+            return
         try:
-            answer = requests.get(realm, timeout=timeout_s)
-            answer.raise_for_status()
-            key = answer.json()["public_key"]
+            if time.monotonic() - self._asked_at < ASKED_AGAIN_S:
+                return
+            self._asked_at = time.monotonic()
+            self._key = _told_key()
+            self._told_at = time.monotonic()
         except (requests.RequestException, KeyError, TypeError, ValueError) as error:
-            raise ServerFault(realm, "it does not tell its public key") from error
-        self._key = f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----"
-        self._asked_at = time.monotonic()
+            logger.warning("The realm %s does not tell its public key: %s", settings.MONAI_LABEL_AUTH_REALM_URI, error)
+        finally:
+            self._asking.release()
+
+
+def _told_key() -> str:
+    answer = requests.get(settings.MONAI_LABEL_AUTH_REALM_URI, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
+    answer.raise_for_status()
+    key = f"-----BEGIN PUBLIC KEY-----\n{answer.json()['public_key']}\n-----END PUBLIC KEY-----"
+    if not isinstance(load_pem_public_key(key.encode()), RSAPublicKey):
+        raise ValueError("it is no RSA key")
+    return key
 
 
 class KeycloakDoor:
@@ -97,10 +117,11 @@ class KeycloakDoor:
         return Identity(str(claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME, "")), max(roles))
 
     def _claims(self, token: str) -> dict[str, Any]:
+        key = self._key.current()
         try:
-            return _decoded(token, self._key.current())
+            return _decoded(token, key)
         except jwt.InvalidSignatureError:
-            if not self._key.has_changed():
+            if not self._key.is_other_than(key):
                 raise
             return _decoded(token, self._key.current())
 

@@ -84,19 +84,74 @@ def test_a_realm_that_does_not_answer(monkeypatch):
         KeycloakDoor().identify(token("monailabel-admin"))
 
 
-def test_a_realm_that_changes_its_key(realm, monkeypatch):
-    """Once a minute at most: or each forged token would make us ask."""
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, as a list of one."""
+    seconds = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_a_realm_that_changes_its_key_is_asked_now_and_then(realm, clock):
     door = KeycloakDoor()
     door.identify(token("monailabel-user"))
     realm.key = OTHER_KEY
     with pytest.raises(NotSignedIn):
         door.identify(token("monailabel-user", key=OTHER_KEY))
     assert realm.asked == 1
-    now += keycloak.ASKED_AGAIN_S
+    clock[0] += keycloak.ASKED_AGAIN_S
     assert door.identify(token("monailabel-user", key=OTHER_KEY)).role == Role.USER
     for _ in range(3):
         with pytest.raises(NotSignedIn):
             door.identify(token("monailabel-user"))
     assert realm.asked == 2
+
+
+def test_a_key_that_was_replaced_opens_nothing_after_a_while(realm, clock):
+    door = KeycloakDoor()
+    door.identify(token("monailabel-user"))
+    realm.key = OTHER_KEY
+    clock[0] += keycloak.MAX_AGE_S + 1
+    with pytest.raises(NotSignedIn):
+        door.identify(token("monailabel-user"))
+
+
+def test_a_realm_that_is_away_is_asked_once_and_keeps_out_nobody_it_knows(realm, clock, monkeypatch):
+    door = KeycloakDoor()
+    good = token("monailabel-user")
+    door.identify(good)
+    asked = []
+
+    def gone(url, timeout):
+        asked.append(url)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", gone)
+    clock[0] += keycloak.MAX_AGE_S + 1
+    for _ in range(3):
+        with pytest.raises(NotSignedIn):
+            door.identify(token("monailabel-user", key=OTHER_KEY))
+        assert door.identify(good).role == Role.USER
+    assert len(asked) == 1
+
+
+def test_two_callers_with_the_new_key_are_both_let_in(realm, clock):
+    """The second finds that the first has asked already."""
+    key = keycloak.RealmKey()
+    old = key.current()
+    realm.key = OTHER_KEY
+    clock[0] += keycloak.ASKED_AGAIN_S
+    assert key.is_other_than(old)
+    assert key.is_other_than(old)
+    assert not key.is_other_than(key.current())
+    assert realm.asked == 2
+
+
+@pytest.mark.parametrize("content", [b"no JSON", b"[]", b'{"public_key": null}', b'{"public_key": "AAAA"}', b"{}"])
+def test_what_is_no_key_is_not_taken_for_one(content, monkeypatch):
+    answer = requests.Response()
+    answer.status_code = 200
+    answer._content = content
+    monkeypatch.setattr(requests, "get", lambda url, timeout: answer)
+    with pytest.raises(ServerFault, match="does not tell its public key"):
+        KeycloakDoor().identify(token("monailabel-admin"))
