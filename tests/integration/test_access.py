@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from deepgrow3d_app.serving.security.audit import hash_of
+
 if TYPE_CHECKING:
     from tests.integration.conftest import Launcher, Phantom, Server
 
@@ -114,7 +116,7 @@ def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dic
     assert allowed("PUT", "/datastore/label/info?label=ct&tag=final", data=review) == ["reviewer", "admin"]
     assert allowed("DELETE", "/datastore/label?id=ct&tag=none") == ["reviewer", "admin"]
     image = {"file": ("ct.nii.gz", phantom.file.read_bytes())}
-    assert allowed("PUT", "/datastore/?image=ct", files=image) == ["admin"], "its voxels would be lost"
+    assert allowed("PUT", "/datastore/", files=image) == ["admin"], "its voxels would be lost"
     assert allowed(
         "PUT", "/datastore/label?image=ct", files={**label, "params": (None, json.dumps(json.loads(review["info"])))}
     ) == [
@@ -129,6 +131,8 @@ def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dic
 
     assert launcher.deepgrow3d("token", "remove", "the-user", "--file", "tokens.txt").returncode == 0
     assert server.request("GET", "/info/", headers=bearer(tokens["user"])).status_code == 401
+    replaced = [line for line in audited(studies) if line["route"] == "/datastore/" and line["who"] == "the-admin"]
+    assert [line["subjects"] for line in replaced if line["method"] == "PUT"] == [{"image": hash_of("ct")}]
     assert {(line["who"], line["route"], line["status"]) for line in audited(studies)} >= {
         (None, "/info/", 401),
         ("the-user", "/datastore/label", 403),

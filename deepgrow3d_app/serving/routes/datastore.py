@@ -20,6 +20,7 @@ from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
 from deepgrow3d_app.serving.label_history import SAVED_BY, LabelVersion
 from deepgrow3d_app.serving.labelled_cases import REVIEW
+from deepgrow3d_app.serving.security.audit import tell_subject
 from deepgrow3d_app.serving.security.identity import Identity, Role
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
@@ -71,6 +72,7 @@ def _add_image(served: DeepGrow3DApp, caller: Identity, image: str, upload: Uplo
     if upload.extension not in IMAGE_EXTENSIONS:
         raise InvalidRequest(f"{shown(upload.name)} is no image. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
     image_id = checked_name(image or upload.stem, "an image id")
+    tell_subject("image", image_id)  # it may be the name of the file
     if image_id in served.images().list_images():
         require(caller, Role.ADMIN)  # its voxels would be lost
     with upload.staged(image_id + upload.extension) as path:
