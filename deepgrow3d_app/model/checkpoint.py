@@ -122,13 +122,15 @@ def joined(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     """One network that answers with the mean of the answers of several, whichever ways they were trained.
 
     Raises:
-        CheckpointError: fewer than two, or of different specifications.
+        CheckpointError: fewer than two, of different specifications, or weights that do not fit theirs.
     """
     if len(checkpoints) < 2:
         raise CheckpointError("There is nothing to join. Give at least two checkpoints.")
     first = checkpoints[0].spec
     if any(one.spec != first for one in checkpoints) or first.networks > 1:
         raise CheckpointError("Networks of one specification can be joined, each of them single. Give such ones.")
+    for one in checkpoints:
+        one.network()  # raises where its weights do not fit
     weights = {f"{n}.{name}": weight for n, one in enumerate(checkpoints) for name, weight in one.weights.items()}
     return Checkpoint(dataclasses.replace(first, networks=len(checkpoints)), weights, _origin_of_all(checkpoints))
 

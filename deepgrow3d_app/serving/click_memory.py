@@ -55,7 +55,7 @@ class PackedMask:
 
     @classmethod
     def pack(cls, mask: BoxedMask) -> PackedMask:
-        """``mask`` in about a fortieth of its bytes."""
+        """``mask`` in about a thirtieth of its bytes."""
         return cls(mask.shape, mask.box, isal_zlib.compress(np.packbits(mask.part)))
 
     def unpack(self) -> BoxedMask:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -121,6 +122,8 @@ def test_networks_that_are_fed_differently_cannot_answer_together():
     other = dataclasses.replace(SMALL, sigma_mm=9.0)
     with pytest.raises(CheckpointError, match="one specification"):
         joined([small(1.0, {}), Checkpoint(other, small(1.0, {}).weights)])
+    with pytest.raises(CheckpointError, match="not finite"):
+        joined([random(1, {}), small(math.nan, {})])
     with pytest.raises(CheckpointError, match="each of them single"):
         joined([joined([random(1, {}), random(2, {})])] * 2)
     with pytest.raises(CheckpointError, match="at least two"):
