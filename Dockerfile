@@ -16,9 +16,11 @@ RUN apt-get update && apt-get install --yes --no-install-recommends make \
     && make install web PYTHON=python3.11 && rm -rf web/node_modules ~/.cache
 
 FROM python:3.11-slim-bookworm
-RUN useradd --create-home --uid 10001 deepgrow3d && install --directory --owner deepgrow3d /data /data/studies /data/model
+# The group is root's, for platforms that choose a user id of their own and leave the group.
+RUN useradd --create-home --uid 10001 deepgrow3d \
+    && install --directory --owner deepgrow3d --group root --mode 775 /data /data/studies /data/model
 COPY --from=built /opt/deepgrow3d /opt/deepgrow3d
-COPY --from=built --chown=deepgrow3d /opt/deepgrow3d/apps/deepgrow3d/model/deepgrow3d.safetensors /data/model/
+COPY --from=built --chown=deepgrow3d:root /opt/deepgrow3d/apps/deepgrow3d/model/deepgrow3d.safetensors /data/model/
 USER deepgrow3d
 # What is written lies in /data (a volume) and /tmp (in memory). torch asks for the name of the user, whom another --user may not have.
 ENV LOGNAME=deepgrow3d MPLCONFIGDIR=/tmp/matplotlib DEEPGROW3D_LOG_FORMAT=json PYTHONDONTWRITEBYTECODE=1
@@ -26,6 +28,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["/opt/deepgrow3d/.venv/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+    CMD ["/opt/deepgrow3d/.venv/bin/python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:8000' + os.environ.get('MONAI_LABEL_API_STR', '') + '/health/ready', timeout=4)"]
 ENTRYPOINT ["/opt/deepgrow3d/.venv/bin/deepgrow3d"]
 CMD ["serve", "--studies", "/data/studies", "--host", "0.0.0.0", "--tokens", "/run/tokens/tokens.txt", "--checkpoint", "/data/model/deepgrow3d.safetensors"]
