@@ -159,9 +159,9 @@ def test_behind_a_proxy_under_a_path_prefix(
     passed_on = {"Host": "images.hospital", "X-Forwarded-For": "10.1.2.3", "X-Forwarded-Proto": "https"}
     signed_in = passed_on | bearer(tokens["annotator"])
 
-    page = server.request("GET", "/try", headers=passed_on | {"Accept": "text/html"}, allow_redirects=False)
-    assert page.status_code == 303
-    assert page.headers["location"] == "/deepgrow3d/login?next=%2Fdeepgrow3d%2Ftry"
+    asked = server.request("GET", "/status", headers=passed_on | {"Accept": "text/html"}, allow_redirects=False)
+    assert asked.status_code == 303
+    assert asked.headers["location"] == "/deepgrow3d/login?next=%2Fdeepgrow3d%2Fstatus"
     form = {"token": tokens["annotator"], "next": "/deepgrow3d/try"}
     welcome = server.request("POST", "/login", headers=passed_on, data=form, allow_redirects=False)
     assert (welcome.status_code, welcome.headers["location"]) == (303, "/deepgrow3d/try")
@@ -174,7 +174,7 @@ def test_behind_a_proxy_under_a_path_prefix(
     label = {"label": ("label.nii.gz", phantom.label_file)}
     assert server.request("PUT", "/datastore/label?image=ct", headers=signed_in, files=label).ok
     assert requests.get(server.url.removesuffix("/deepgrow3d") + "/info/", timeout=30).status_code == 404
-    assert {line["from"] for line in audited(studies) if line["route"] == "/deepgrow3d/datastore/label"} == {"10.1.2.3"}
+    assert {line["from"] for line in audited(studies) if line["route"] == "/datastore/label"} == {"10.1.2.3"}
 
 
 def test_a_click_that_has_begun_is_answered_although_the_server_stops(
