@@ -13,11 +13,11 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
 import warnings
+from collections import deque
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             },
         )
-        self._of_thread = threading.local()
+        self._idle = deque[Any]()  # requests, each of which holds tens of MiB: as many as calls ran at once
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, folder: Path | None) -> OpenVinoEngine:
@@ -109,11 +109,15 @@ class OpenVinoEngine:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """See :class:`~deepgrow3d_app.model.engine.Engine`."""
-        request = getattr(self._of_thread, "request", None)
-        if request is None:
-            request = self._of_thread.request = self._compiled.create_infer_request()
-        logits = request.infer([inputs[None].contiguous().numpy()])[0]
-        return torch.from_numpy(logits[0, 0].copy())  # the request writes its next answer into the same memory
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            logits = request.infer([inputs[None].contiguous().numpy()])[0]
+            return torch.from_numpy(logits[0, 0].copy())  # the request writes its next answer into the same memory
+        finally:
+            self._idle.append(request)
 
 
 def openvino_is_installed() -> bool:

@@ -128,6 +128,16 @@ def test_threads_share_an_engine(checkpoint, converted):
         assert all(torch.equal(answer, expected[place]) for answer in found[place])
 
 
+def test_one_thread_after_the_other_takes_the_memory_of_one(checkpoint, converted):
+    """Threads of a server come and go; each request of OpenVINO holds all activations of the network."""
+    engine = OpenVinoEngine.of(checkpoint, converted)
+    for _ in range(3):
+        asking = threading.Thread(target=engine, args=(torch.zeros(SPEC.input_channels, *SPEC.patch_shape),))
+        asking.start()
+        asking.join()
+    assert len(engine._idle) == 1
+
+
 def test_a_second_engine_that_agrees_takes_over():
     engine = RelayEngine(Constant("first"), lambda: Constant("second"), trial_inputs(SPEC))
     engine.wait(20)
