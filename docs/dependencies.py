@@ -49,6 +49,7 @@ class Pin:
 
 def pins() -> Iterator[Pin]:
     """Those that hold for this Python, in the order of their lists."""
+    reasons: dict[str, str] = {}  # said once, behind the pin of the newest Python, and good for the others
     for name in LISTS:
         heading = ""
         above: list[str] = []
@@ -63,12 +64,13 @@ def pins() -> Iterator[Pin]:
             above = []
             text, _, comment = line.partition("#")
             requirement = Requirement(text.strip())
+            reason = reasons.setdefault(requirement.name, comment.strip())
             if requirement.marker is None or requirement.marker.evaluate():
                 in_turn = f"# {heading}" in NEEDED_BY_OTHERS
                 yield Pin(
                     requirement.name,
                     str(requirement.specifier).removeprefix("=="),
-                    comment.strip() or ("" if in_turn else heading),
+                    reason or ("" if in_turn else heading),
                 )
 
 

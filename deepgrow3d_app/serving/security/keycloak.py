@@ -27,7 +27,7 @@ ALGORITHMS = ["RS256"]
 """The one whose keys a realm tells. No other: a token must not choose how it is checked."""
 
 MAX_AGE_S = 300
-"""How long a key is believed: one that was stolen and replaced opens nothing after that."""
+"""How long a key is believed: one that was stolen and replaced opens nothing after that, unless the realm is away."""
 
 ASKED_AGAIN_S = 15
 """How often a realm is asked at most, answer or none: forged tokens must not make us ask for each."""
