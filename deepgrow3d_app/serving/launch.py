@@ -18,6 +18,7 @@ from monailabel.config import settings
 
 import deepgrow3d_app
 from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
+from deepgrow3d_app.serving.allocator import share_heaps
 from deepgrow3d_app.serving.app import MODEL_NAME, DeepGrow3DApp
 from deepgrow3d_app.serving.dicomweb.address import is_address
 from deepgrow3d_app.serving.logs import set_up_logs
@@ -117,6 +118,7 @@ def serve(
     access = access or Access()
     access.check()
     _check_address(host, port)
+    share_heaps()
     paths = {"checkpoint": checkpoint, "cache_folder": data, "tokens_file": access.tokens}
     _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.lets_others_in)
     served = served_app()
