@@ -165,6 +165,8 @@ class AnnotationBatch:
         self.masks[place] = False
         edge_mm = self._load_patch(place)
         self.annotations[place].miss_voxels = float(generator.uniform(*MISS_MM)) / edge_mm
+        if generator.random() < self.recipe.staying_share:
+            self.annotations[place].rounds_in_all = self.recipe.max_clicks
 
     def _load_patch(self, place: int) -> float:
         """Its voxels, to the device; returns their edge in mm."""

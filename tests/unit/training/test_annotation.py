@@ -79,6 +79,15 @@ def test_annotators_leave_for_a_new_patch_after_their_rounds(make_batch):
     assert stays.keys() == {1, 2, 3}
 
 
+def test_annotators_who_stay_make_all_clicks(make_batch):
+    batch = make_batch([0, 1, 2], max_clicks=3, staying_share=1.0)
+    for number in range(7):
+        assert [annotation.rounds_in_all for annotation in batch.annotations] == [3, 3, 3]
+        assert [annotation.rounds for annotation in batch.annotations] == [number % 3] * 3
+        batch.click()
+        batch.answer(answers(batch, number))
+
+
 def test_a_new_patch_begins_without_clicks_or_mask(make_batch):
     batch = make_batch([4], max_clicks=1)
     batch.click()
