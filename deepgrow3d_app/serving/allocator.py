@@ -2,7 +2,7 @@
 
 Any thread may free what another one allocated, and glibc gives threads heaps of their own, up to eight for each core.
 What is free in one of them is not used by the others, nor given back: a server whose clicks are answered by changing
-threads keeps growing by it, for hours, though it uses no more.
+threads keeps growing by it, though it uses no more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ARENAS = 2
 
 
 def share_heaps(arenas: int = ARENAS) -> bool:
-    """Let all threads of this process share ``arenas`` heaps from now on.
+    """Let all threads of this process share ``arenas`` heaps from now on, whatever ``MALLOC_ARENA_MAX`` says.
 
     Returns:
         Whether that could be asked for: only glibc has such heaps.

@@ -11,7 +11,6 @@ import pytest
 
 MANY_THREADS = """
 import ctypes, sys, threading
-from pathlib import Path
 from deepgrow3d_app.serving.allocator import share_heaps
 
 if sys.argv[2] == "shared":
