@@ -98,10 +98,9 @@ def next_clicks(
     corrected = masks
     if any(clicked):
         corrected = masks.clone()
-        for patch, voxels in enumerate(clicked):
-            if voxels:
-                i, j, k = torch.tensor(voxels, device=masks.device).T
-                corrected[patch, i, j, k] = truths[patch, i, j, k]
+        known = [(patch, *voxel) for patch, voxels in enumerate(clicked) for voxel in voxels]
+        at = torch.tensor(known, device=masks.device).unbind(dim=1)
+        corrected[at] = truths[at]
     chances = [generator.random() for generator in generators]
     if truths.device.type == "cpu":
         arrays = zip(truths.numpy(), corrected.numpy(), policies, chances, strict=True)

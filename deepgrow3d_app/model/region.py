@@ -8,7 +8,6 @@ region also shrinks around a small structure, and is narrower across a long and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,11 +24,14 @@ TOUCHING_SHARE = 0.005
 FILLED_SHARE = 0.9
 """Of the region's edge, by the structure's longest. With 0.6, voxels were coarser, and late corrections less exact."""
 TOO_SMALL_SHARE = 0.35
-EARLY_DETAIL = ((3, 2.0), (6, 3.0))
-"""(clicks, parts): up to so many clicks, a patch voxel is no finer than that part of the image's finest edge.
+EARLY_CLICKS = 3
+EARLY_DETAIL = 2.0
+DETAIL = 3.0
+"""A patch voxel is no finer than one part in so many of the image's finest edge: fewer up to ``EARLY_CLICKS`` clicks.
 
 A first answer that is far too small would otherwise choose a tiny region in voxels that the image does not have,
-and further clicks would hardly get out of it. Later on, the size is known, and fine voxels draw a better border.
+and further clicks would hardly get out of it. And as a click's map shrinks with the region, late clicks in a small
+structure would be narrower than a stored voxel, and change little beside it.
 """
 
 
@@ -115,9 +117,9 @@ def _region(
     may_shrink: bool,
 ) -> Region:
     coarsest = bounded_zoom(spec, spec.max_zoom, shape, spacing_mm)
-    early = _early_zoom(spec, len(clicks), spacing_mm)
-    zoom = min(max(bounded_zoom(spec, zoom, shape, spacing_mm), early), coarsest)
-    edges_mm = patch_edges_mm(spec, zoom, size_mm / FILLED_SHARE, early)
+    least = _least_zoom(spec, len(clicks), spacing_mm)
+    zoom = min(max(bounded_zoom(spec, zoom, shape, spacing_mm), least), coarsest)
+    edges_mm = patch_edges_mm(spec, zoom, size_mm / FILLED_SHARE, least)
     ci, cj, ck = (float(position) for position in middle)
     roi = Roi.around((ci, cj, ck), spec.patch_shape, edges_mm, shape, spacing_mm)
     return Region(spec, zoom, roi, spacing_mm, tuple(clicks), may_shrink)
@@ -147,9 +149,9 @@ def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm:
     return max(spec.min_zoom, min(zoom, spec.max_zoom, whole))
 
 
-def _early_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
-    """The least zoom for so many clicks, by ``EARLY_DETAIL``; 0 where any will do."""
-    parts = next((parts for bound, parts in EARLY_DETAIL if clicks <= bound), math.inf)
+def _least_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
+    """The least zoom that so many clicks ask for: finer voxels would show nothing that the image has."""
+    parts = EARLY_DETAIL if clicks <= EARLY_CLICKS else DETAIL
     return min(spacing_mm) / parts / min(spec.spacing_mm)
 
 

@@ -102,7 +102,11 @@ class PatchSource:
         kind = generator.random()
         if kind < self.recipe.synthetic_share / 2:
             zoom = np.exp(generator.uniform(np.log(self.spec.min_zoom), np.log(self.spec.max_zoom)))
-            return Patch(*random_scene(self.spec.patch_shape, generator), _mean(self.spec.spacing_mm) * float(zoom))
+            edges_mm = np.array(self.spec.spacing_mm) * zoom
+            image, truth = random_scene(self.spec.patch_shape, generator)
+            if self.recipe.is_augmented:
+                image, truth = coarsen(image, truth, tuple(edges_mm), generator)
+            return Patch(image, truth, _mean(tuple(edges_mm)))
         case = self.pool.draw(generator)
         patch = self._cut(case, case.draw_structure(generator), generator)
         if kind < self.recipe.synthetic_share:

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.training.augment import change_appearance, coarsen, turn, warp
+from deepgrow3d_app.training.augment import REMAP_KNOTS, change_appearance, coarsen, remapped, turn, warp
 from deepgrow3d_app.training.patches import MIN_TARGET_VOXELS
 from deepgrow3d_app.training.phantom import paste_structure, random_scene, random_shape
 
@@ -176,6 +176,31 @@ def test_appearance_changes_keep_the_grid():
     changed = [change_appearance(image, generator) for _ in range(20)]
     assert all(other.shape == image.shape for other in changed)
     assert any(not torch.equal(other, image) for other in changed)
+
+
+def test_remapping_keeps_the_order_of_intensities_and_what_lies_beyond_the_knots():
+    generator = np.random.default_rng(5)
+    image = torch.linspace(-3, 3, 600).reshape(6, 10, 10)
+    outside = image.abs() >= REMAP_KNOTS[-1]
+    for _ in range(20):
+        other = remapped(image, generator)
+        assert bool((other.flatten().diff() > 0).all())
+        assert torch.allclose(other[outside], image[outside], atol=1e-5)
+        assert float((other - image).abs().max()) > 0.01
+
+
+def test_made_up_scenes_are_seen_in_coarse_voxels_too(make_patches, monkeypatch):
+    """As many as real patches: else small structures in the voxels of a coarse scanner are those of a few patients."""
+    seen = []
+
+    def spy(image, truth, spacing_mm, generator):
+        seen.append(spacing_mm)
+        return image, truth
+
+    monkeypatch.setattr("deepgrow3d_app.training.patches.coarsen", spy)
+    source = make_patches(synthetic_share=1.0)
+    edges = [source.draw(0, number).edge_mm for number in range(30)]
+    assert {round(np.cbrt(np.prod(spacing)), 6) for spacing in seen} >= {round(edge, 6) for edge in edges}
 
 
 def test_a_pasted_structure_can_be_seen():
