@@ -27,7 +27,7 @@ TOO_SMALL_SHARE = 0.35
 EARLY_CLICKS = 3
 EARLY_DETAIL = 2.0
 DETAIL = 3.0
-"""A patch voxel is no finer than one part in so many of the image's finest edge: fewer up to ``EARLY_CLICKS`` clicks.
+"""A patch voxel is no finer than the image's finest edge by this, or, up to ``EARLY_CLICKS`` clicks, ``EARLY_DETAIL``.
 
 A first answer that is far too small would otherwise choose a tiny region in voxels that the image does not have,
 and further clicks would hardly get out of it. And as a click's map shrinks with the region, late clicks in a small
@@ -150,7 +150,7 @@ def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm:
 
 
 def _least_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
-    """The least zoom that so many clicks ask for: finer voxels would show nothing that the image has."""
+    """The least zoom for so many clicks, by ``EARLY_DETAIL`` and ``DETAIL``."""
     parts = EARLY_DETAIL if clicks <= EARLY_CLICKS else DETAIL
     return min(spacing_mm) / parts / min(spec.spacing_mm)
 
