@@ -116,9 +116,8 @@ def _region(
     clicks: Sequence[Index],
     may_shrink: bool,
 ) -> Region:
-    coarsest = bounded_zoom(spec, spec.max_zoom, shape, spacing_mm)
-    least = _least_zoom(spec, len(clicks), spacing_mm)
-    zoom = min(max(bounded_zoom(spec, zoom, shape, spacing_mm), least), coarsest)
+    least = least_zoom(spec, len(clicks), spacing_mm)
+    zoom = bounded_zoom(spec, zoom, shape, spacing_mm, least)
     edges_mm = patch_edges_mm(spec, zoom, size_mm / FILLED_SHARE, least)
     ci, cj, ck = (float(position) for position in middle)
     roi = Roi.around((ci, cj, ck), spec.patch_shape, edges_mm, shape, spacing_mm)
@@ -140,16 +139,17 @@ def patch_edges_mm(spec: ModelSpec, zoom: float, region_mm: np.ndarray, least_zo
     return di, dj, dk
 
 
-def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm: Spacing) -> float:
-    """``zoom`` within the spec's bounds, and no larger than it takes to see the whole volume."""
+def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm: Spacing, least: float = 0.0) -> float:
+    """``zoom`` within the spec's bounds, at least ``least``, but no larger than it takes to see the whole volume."""
     whole = max(
         extent * edge / (count * patch_edge)
         for extent, edge, count, patch_edge in zip(shape, spacing_mm, spec.patch_shape, spec.spacing_mm, strict=True)
     )
-    return max(spec.min_zoom, min(zoom, spec.max_zoom, whole))
+    coarsest = max(spec.min_zoom, min(spec.max_zoom, whole))
+    return min(max(zoom, spec.min_zoom, least), coarsest)
 
 
-def _least_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
+def least_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
     """The least zoom for so many clicks, by ``EARLY_DETAIL`` and ``DETAIL``."""
     parts = EARLY_DETAIL if clicks <= EARLY_CLICKS else DETAIL
     return min(spacing_mm) / parts / min(spec.spacing_mm)

@@ -25,7 +25,7 @@ from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.geometry import Shape, Spacing
 
 SHARE_EXPONENT = 0.35
-SIZE_EXPONENT = 0.25
+SIZE_EXPONENT = 0.1
 
 Tell = Callable[[str], None]
 """Called with a line for people to read."""

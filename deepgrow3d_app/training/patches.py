@@ -15,10 +15,10 @@ import numpy as np
 from torch import Tensor
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.model.region import bounded_zoom, patch_edges_mm
+from deepgrow3d_app.model.region import bounded_zoom, least_zoom, patch_edges_mm
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.training.augment import change_appearance, coarsen, turn, warp
+from deepgrow3d_app.training.augment import change_appearance, coarsen, enhancement, turn, warp
 from deepgrow3d_app.training.cases import CasePool, Structure, TrainingCase
 from deepgrow3d_app.training.phantom import paste_structure, random_scene
 from deepgrow3d_app.training.plan import TrainingPlan
@@ -30,6 +30,7 @@ MAX_ATTEMPTS = 50
 FILLED_SHARES = (0.14, 1.3)
 """How much of the region's longest edge a structure takes up: least and most. Above 1, it is cut off."""
 UNSTRETCHED_SHARE = 0.3
+ENHANCE_PROBABILITY = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,14 @@ class PatchSource:
         size_mm = (high - low) * np.array(case.spacing_mm)
         region_mm = np.array(self.spec.patch_shape) * np.array(self.spec.spacing_mm)
         filled = np.exp(generator.uniform(*np.log(FILLED_SHARES)))
-        zoom = bounded_zoom(self.spec, size_mm.max() / (filled * region_mm.max()), case.shape, case.spacing_mm)
+        # As fine as the server looks at late clicks; at earlier ones it is coarser, as other patches are.
+        least = least_zoom(self.spec, self.recipe.max_clicks, case.spacing_mm)
+        zoom = size_mm.max() / (filled * region_mm.max())
+        zoom = bounded_zoom(self.spec, zoom, case.shape, case.spacing_mm, least)
         # A region is as wide as it is long until there is a mask to see the structure's shape from.
         is_stretched = generator.random() >= UNSTRETCHED_SHARE
         wanted_mm = size_mm / filled if is_stretched else region_mm * zoom
-        edges_mm = np.array(patch_edges_mm(self.spec, zoom, wanted_mm))
+        edges_mm = np.array(patch_edges_mm(self.spec, zoom, wanted_mm, least))
         if self.recipe.is_augmented:
             edges_mm *= np.exp(generator.uniform(-0.2, 0.2, 3))
         # The first region is centred on a click, later ones on the mask: both are somewhere in its box.
@@ -133,6 +137,8 @@ class PatchSource:
         image = case.window.normalise(roi.crop(opened.volume.array, case.window.darkest))
         truth = _crop_label(roi, opened.labels, structure.value)
         if self.recipe.is_augmented:
+            if generator.random() < ENHANCE_PROBABILITY:
+                image = image + roi.crop_covered(enhancement(opened.labels[roi.source_box], generator), 0.0)
             image, truth = coarsen(image, truth, tuple(edges_mm), generator)
             image, truth = warp(image, truth, generator)
         return Patch(image, truth, _mean(tuple(edges_mm)))

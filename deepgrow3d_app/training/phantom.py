@@ -16,6 +16,9 @@ from deepgrow3d_app.training.augment import smooth_field, white_noise
 
 MIN_CONTRAST = 0.12
 TUBE_PROBABILITY = 0.3
+CONTENTS_PROBABILITY = 0.25
+GAS = (-2.6, 0.15)
+"""Mean and standard deviation of its normalised intensity: -1000 HU, by the default window."""
 TUBE_POINTS = 24
 
 
@@ -39,6 +42,8 @@ def random_scene(shape: tuple[int, int, int], generator: np.random.Generator) ->
             shell = functional.max_pool3d(blob[None, None].float(), 3, 1, 1)[0, 0] > 0
             image = torch.where(shell, torch.tensor(float(generator.normal(-0.6, 0.2))), image)
         image = torch.where(blob, tissues[int(generator.integers(len(tissues)))], image)
+        if generator.random() < CONTENTS_PROBABILITY:
+            image = with_contents(image, blob, generator)
         labels[blob] = value
     target = int(generator.integers(max(1, count - 4), count + 1))
     if generator.random() < 0.7:
@@ -69,12 +74,37 @@ def paste_structure(image: Tensor, generator: np.random.Generator) -> tuple[Tens
     own = (1 - kept) * own + kept * (image - around + level)
     noise = float(generator.uniform(0.02, 0.15))
     own = own + noise * white_noise(shape, generator)
+    if generator.random() < CONTENTS_PROBABILITY:
+        own = with_contents(own, truth, generator)
     painted = truth
     if generator.random() < 0.4:
         twin = random_shape((shape[0], shape[1], shape[2]), radius, generator) > 0
         painted = truth | twin
     softness = functional.avg_pool3d(painted[None, None].float(), 3, 1, 1)[0, 0]
     return image + softness * (own - image), truth
+
+
+def with_contents(image: Tensor, structure: Tensor, generator: np.random.Generator) -> Tensor:
+    """``image`` with something else in a part of ``structure``, both (i, j, k): gas above a level, bubbles, calcium.
+
+    The structure is what holds it, as a stomach does: a click that falls on its contents means all of it.
+    """
+    shape = (image.shape[0], image.shape[1], image.shape[2])
+    field = smooth_field(shape, int(generator.integers(4, 12)), generator)
+    if generator.random() < 0.4:
+        along = (torch.linspace(0, float(generator.normal()), extent) for extent in shape)
+        field = sum(torch.meshgrid(*along, indexing="ij"), torch.zeros(shape))
+    inside = structure
+    if generator.random() < 0.5:
+        wall = 2 * int(generator.integers(1, 3)) + 1
+        outside = functional.max_pool3d((~structure)[None, None].float(), wall, 1, wall // 2)[0, 0] > 0
+        inside = structure & ~outside
+    if not bool(inside.any()):
+        return image
+    values = field[inside].sort().values
+    least = values[int((1 - generator.uniform(0.05, 0.5)) * (len(values) - 1))]
+    level = generator.normal(*GAS) if generator.random() < 0.5 else generator.normal(0.3, 0.8)
+    return torch.where(inside & (field > least), float(level), image)
 
 
 def random_shape(shape: tuple[int, int, int], radius: float, generator: np.random.Generator) -> Tensor:

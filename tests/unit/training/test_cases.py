@@ -148,11 +148,11 @@ def with_structures(case, *voxels):
 
 
 def test_larger_structures_are_drawn_somewhat_more_often(group):
-    """Sizes of 1 and 81: weights of 1 and 3."""
-    case = with_structures(group.training[0], 1, 81)
+    """Sizes of 1 and 2 ** 10: weights of 1 and 2."""
+    case = with_structures(group.training[0], 1, 1024)
     generator = np.random.default_rng(0)
     drawn = Counter(case.draw_structure(generator).value for _ in range(1000))
-    assert drawn[2] / 1000 == pytest.approx(0.75, abs=0.05)
+    assert drawn[2] / 1000 == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_draws_follow_the_shares_of_the_groups(group):

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.training.augment import REMAP_KNOTS, change_appearance, coarsen, remapped, turn, warp
+from deepgrow3d_app.training.augment import REMAP_KNOTS, change_appearance, coarsen, enhancement, remapped, turn, warp
 from deepgrow3d_app.training.patches import MIN_TARGET_VOXELS
-from deepgrow3d_app.training.phantom import paste_structure, random_scene, random_shape
+from deepgrow3d_app.training.phantom import paste_structure, random_scene, random_shape, with_contents
 
 
 def same(first, second):
@@ -59,6 +59,14 @@ def test_a_stretched_patch_knows_the_size_of_its_voxels(make_patches):
     source = make_patches(is_augmented=False)
     assert source.spec.stretch > 1
     assert np.median(volumes_mm3(source)) == pytest.approx(16 * 20 * 12, rel=0.1)
+
+
+def test_a_patch_is_seen_in_no_finer_voxels_than_the_server_looks_at(make_patches):
+    """A third of the case's voxels of 2 mm; the largest share of the region would ask for 20 / (1.3 * 32) = 0.48 mm."""
+    source = make_patches(is_augmented=False)
+    edges = [source.draw(0, number).edge_mm for number in range(60)]
+    assert min(edges) == pytest.approx(2 / 3)
+    assert np.median(edges) > 0.7
 
 
 def volumes_mm3(source):
@@ -162,6 +170,28 @@ def test_coarsening_leaves_a_coarse_patch_alone(two_boxes):
         assert torch.equal(coarse_truth, truth)
 
 
+def test_coarsening_is_bounded_as_the_server_bounds_how_fine_it_looks():
+    """No voxel is coarser than three of the patch on all axes: at the centre of each block of 27, nothing changes."""
+    blocks = torch.rand(8, 8, 8)
+    image = blocks.repeat_interleave(3, 0).repeat_interleave(3, 1).repeat_interleave(3, 2)
+    generator = np.random.default_rng(3)
+    coarse = [coarsen(image, image > 0.5, (0.2, 0.2, 0.2), generator)[0] for _ in range(200)]
+    changed = [one for one in coarse if not torch.equal(one, image)]
+    as_seen = [one for one in changed if torch.allclose(one[1::3, 1::3, 1::3], blocks, atol=1e-5)]
+    assert len(changed) > 40
+    assert 0.3 * len(changed) < len(as_seen) < 0.7 * len(changed)  # the others have thick slices
+
+
+def test_enhancement_changes_each_structure_as_a_whole_and_nothing_else():
+    labels = np.random.default_rng(0).integers(0, 4, (5, 6, 7)).astype(np.uint8)
+    change = enhancement(labels, np.random.default_rng(1))
+    assert change.dtype == np.float32
+    assert (change[labels == 0] == 0).all()
+    values = [np.unique(change[labels == value]) for value in (1, 2, 3)]
+    assert all(len(one) == 1 for one in values)
+    assert len({float(one[0]) for one in values} | {0.0}) == 4
+
+
 def test_warping_moves_image_and_truth_alike(two_boxes):
     image, truth = two_boxes
     generator = np.random.default_rng(0)
@@ -213,6 +243,29 @@ def test_a_pasted_structure_can_be_seen():
             seen += 1
             assert abs(float(image[truth].median())) > 0.08
     assert seen > 5
+
+
+def test_contents_fill_a_part_of_a_structure_with_something_else():
+    """Between a twentieth and a half of what is inside of its wall, if it has one."""
+    generator = np.random.default_rng(6)
+    image = torch.zeros(20, 20, 20)
+    structure = torch.zeros(20, 20, 20, dtype=torch.bool)
+    structure[4:16, 5:15, 6:14] = True
+    walled = 0
+    for _ in range(40):
+        changed = with_contents(image, structure, generator) != image
+        assert not (changed & ~structure).any()
+        assert 0.04 * 8 * 6 * 4 < changed.sum() <= 0.51 * structure.sum()
+        walled += not changed[4].any() and not changed[:, 5].any() and not changed[:, :, 6].any()
+    assert 10 < walled < 40  # half of them
+
+
+def test_a_structure_that_is_all_wall_has_no_contents():
+    sheet = torch.zeros(12, 12, 12, dtype=torch.bool)
+    sheet[5:7] = True
+    generator = np.random.default_rng(7)
+    images = [with_contents(torch.zeros(12, 12, 12), sheet, generator) for _ in range(20)]
+    assert 0 < sum(bool(image.any()) for image in images) < 20
 
 
 def test_scenes_have_a_target_of_the_patch_shape():
