@@ -22,6 +22,14 @@ JOINED = (
 """What :class:`~deepgrow3d_app.model.network.JoinedNetworks` is, in an expression: MONAI and torch have none."""
 
 
+MIRRORED = (
+    "$type('MirroredNetwork', (torch.nn.Sequential,), "
+    "{'__module__': 'bundle', 'forward': lambda self, inputs: "
+    "(torch.nn.Sequential.forward(self, inputs) + torch.nn.Sequential.forward(self, inputs.flip(2)).flip(2)) / 2})"
+)
+"""A network whose answers for a patch and for its mirror image are averaged."""
+
+
 def network_definition(spec: ModelSpec) -> dict[str, Any]:
     """Items of a bundle's configuration that define ``NETWORK_ID``: the network of ``spec`` without weights."""
     if spec.networks == 1:
@@ -49,7 +57,9 @@ def _definition_of_one(spec: ModelSpec, name: str, prefix: str) -> dict[str, Any
             }
         }
     levels = len(spec.channels)
+    sequence = f"@{prefix}mirrored_network" if spec.mirrored else "torch.nn.Sequential"
     return {
+        **({f"{prefix}mirrored_network": MIRRORED} if spec.mirrored else {}),
         f"{prefix}trunk": {
             "_target_": "DynUNet",
             "spatial_dims": 3,
@@ -78,7 +88,7 @@ def _definition_of_one(spec: ModelSpec, name: str, prefix: str) -> dict[str, Any
             {"_target_": "torch.nn.LeakyReLU", "negative_slope": 0.01},
             {"_target_": "torch.nn.Conv3d", "in_channels": HEAD_CHANNELS, "out_channels": 1, "kernel_size": 1},
         ],
-        name: f"$torch.nn.Sequential(@{prefix}features_beside_inputs, *@{prefix}head)",
+        name: f"${sequence}(@{prefix}features_beside_inputs, *@{prefix}head)",
     }
 
 

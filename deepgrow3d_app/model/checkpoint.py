@@ -118,21 +118,31 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     return Checkpoint(first.spec, weights, _origin_of_all(checkpoints))
 
 
-def joined(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+def joined(checkpoints: Sequence[Checkpoint], mirrored: bool = False) -> Checkpoint:
     """One network that answers with the mean of the answers of several, whichever ways they were trained.
 
+    Args:
+        checkpoints: two or more; with ``mirrored``, one is enough.
+        mirrored: whether each of them sees the mirror image of a patch, too.
+
     Raises:
-        CheckpointError: fewer than two, of different specifications, or weights that do not fit theirs.
+        CheckpointError: too few, of different specifications, or weights that do not fit theirs.
     """
-    if len(checkpoints) < 2:
+    if len(checkpoints) < (1 if mirrored else 2):
         raise CheckpointError("There is nothing to join. Give at least two checkpoints.")
     first = checkpoints[0].spec
     if any(one.spec != first for one in checkpoints) or first.networks > 1:
         raise CheckpointError("Networks of one specification can be joined, each of them single. Give such ones.")
     for one in checkpoints:
         one.network()  # raises where its weights do not fit
+    try:
+        spec = dataclasses.replace(first, networks=len(checkpoints), mirrored=first.mirrored or mirrored)
+    except ValueError as error:
+        raise CheckpointError(f"These networks cannot be joined: {error}.") from error
+    if len(checkpoints) == 1:
+        return Checkpoint(spec, dict(checkpoints[0].weights), _origin_of_all(checkpoints))
     weights = {f"{n}.{name}": weight for n, one in enumerate(checkpoints) for name, weight in one.weights.items()}
-    return Checkpoint(dataclasses.replace(first, networks=len(checkpoints)), weights, _origin_of_all(checkpoints))
+    return Checkpoint(spec, weights, _origin_of_all(checkpoints))
 
 
 def _origin_of_all(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:

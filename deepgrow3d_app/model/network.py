@@ -25,7 +25,7 @@ def build_network(spec: ModelSpec) -> nn.Module:
 def _build_one(spec: ModelSpec) -> nn.Module:
     if spec.network == "basic_unet":
         return BasicUNet(spatial_dims=3, in_channels=spec.input_channels, out_channels=1, features=spec.channels)
-    return CompactUNet(spec.input_channels, spec.channels)
+    return CompactUNet(spec.input_channels, spec.channels, spec.mirrored)
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
@@ -55,10 +55,13 @@ class CompactUNet(nn.Module):
     Args:
         input_channels: number of input maps.
         channels: features of the levels, from half resolution downwards.
+        is_mirrored: whether, in evaluation mode, the mean of the logits of a patch and of its mirror image counts
+            (Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", NIPS 2012).
     """
 
-    def __init__(self, input_channels: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, input_channels: int, channels: tuple[int, ...], is_mirrored: bool = False) -> None:
         super().__init__()
+        self.is_mirrored = is_mirrored
         levels = len(channels)
         self.trunk = DynUNet(
             spatial_dims=3,
@@ -78,7 +81,12 @@ class CompactUNet(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (batch, 1, i, j, k) for ``inputs`` (batch, channels, i, j, k)."""
+        """Logits (batch, 1, i, j, k) for ``inputs`` (batch, channels, i, j, k); a mirror image is one along i."""
+        if self.training or not self.is_mirrored:
+            return self._logits(inputs)
+        return (self._logits(inputs) + self._logits(inputs.flip(2)).flip(2)) / 2
+
+    def _logits(self, inputs: Tensor) -> Tensor:
         features = functional.interpolate(self.trunk(inputs), scale_factor=2, mode="trilinear")
         logits: Tensor = self.head(torch.cat((features, inputs), dim=1))
         return logits

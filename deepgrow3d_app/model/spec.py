@@ -41,6 +41,8 @@ class ModelSpec:
     Attributes:
         network: which architecture (see ``model.network``).
         networks: how many of them answer together: the mean of their logits counts.
+        mirrored: whether a trained network sees a patch and its mirror image, left for right, and their mean logits
+            count; for a ``compact_unet``. It takes twice the time. Training sees patches as they are.
         channels: feature channels from the finest level to the coarsest, as the architecture reads them.
         patch_shape: voxels (i, j, k) of the network's input, in RAS order.
         spacing_mm: voxel edges of the input at zoom 1; ``patch_shape * spacing_mm`` is the region in mm.
@@ -65,6 +67,7 @@ class ModelSpec:
 
     network: NetworkName = "compact_unet"
     networks: int = 1
+    mirrored: bool = False
     channels: tuple[int, ...] = (32, 64, 128, 192)
     patch_shape: Shape = (80, 80, 80)
     spacing_mm: Spacing = (2.0, 2.0, 2.0)
@@ -83,6 +86,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for name, is_valid, bound in (
             ("networks", self.networks >= 1, "1 or more"),
+            ("mirrored", not self.mirrored or self.network == "compact_unet", "it for a compact_unet only"),
             ("channels", len(self.channels) > 0 and min(self.channels) > 0, "positive numbers"),
             (
                 "patch_shape",

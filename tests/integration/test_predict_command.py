@@ -131,7 +131,7 @@ HELP = {
     "prepare": ("BTCV", "Decathlon", "--spacing", "--workers", "validation"),
     "compare": ("results.json", "bootstrap"),
     "average": ("--output", "training line"),
-    "join": ("--output", "one specification", "answer together"),
+    "join": ("--output", "--mirrored", "one specification", "answer together", "mirror image"),
     "retrain": ("--epochs", "--force", "--resume", "--stop", "held-out"),
     "batch": ("--prompts", "--seeds-from", "--resume", "foreground"),
     "versions": ("--checkpoint",),

@@ -29,6 +29,24 @@ def test_an_output_that_is_no_checkpoint_is_refused_at_once(tmp_path):
     assert isinstance(answer.exception, InvalidRequest)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["one"], "1 network that answers, for patch and mirror image"),
+        (["one", "one"], "2 networks that answer together, for patch and mirror image"),
+    ],
+)
+def test_networks_are_joined_with_their_mirror_images(tmp_path, names, said):
+    spec = ModelSpec(channels=(4, 8, 8), patch_shape=(32, 32, 32))
+    Checkpoint(spec, weights_of(build_network(spec))).save(tmp_path / "one.safetensors")
+    files = [str(tmp_path / f"{name}.safetensors") for name in names]
+    output = tmp_path / "out.safetensors"
+    answer = CliRunner().invoke(app, ["join", *files, "--mirrored", "--output", str(output)])
+    assert answer.exit_code == 0, answer.output
+    assert said in " ".join(answer.output.split())
+    assert Checkpoint.load(output).spec == dataclasses.replace(spec, networks=len(names), mirrored=True)
+
+
 @pytest.mark.parametrize("network", ["compact_unet", "basic_unet"])
 def test_a_checkpoint_is_exported(tmp_path, network):
     channels = (4, 8, 8) if network == "compact_unet" else (4, 4, 8, 8, 8, 4)

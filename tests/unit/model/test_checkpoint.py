@@ -118,6 +118,38 @@ def test_networks_that_answer_together_answer_their_mean(tmp_path):
         torch.testing.assert_close(both.network().eval()(inputs), mean, atol=2e-2, rtol=0)  # half precision on disk
 
 
+def test_a_mirrored_network_answers_the_mean_of_a_patch_and_its_mirror_image():
+    """And so the mirror image of a patch is answered with the mirror image of its mask."""
+    one = random(3, SECOND)
+    mirrored = joined([one], mirrored=True)
+    assert mirrored.spec == dataclasses.replace(SMALL, mirrored=True)
+    assert mirrored.weights.keys() == one.weights.keys()
+    assert lineage(mirrored.origin) == lineage(SECOND)
+    inputs = torch.randn(1, SMALL.input_channels, 16, 16, 16)
+    with torch.inference_mode():
+        network, plain = mirrored.network(), one.network()
+        torch.testing.assert_close(network.train()(inputs), plain.train()(inputs))
+        logits = network.eval()(inputs)
+        mean = (plain.eval()(inputs) + plain(inputs.flip(2)).flip(2)) / 2
+        torch.testing.assert_close(logits, mean)
+        torch.testing.assert_close(network(inputs.flip(2)).flip(2), logits)
+        assert not torch.allclose(logits, plain(inputs), atol=1e-3)
+
+
+def test_several_mirrored_networks_answer_together():
+    both = joined([random(1, {}), random(2, {})], mirrored=True)
+    assert (both.spec.networks, both.spec.mirrored) == (2, True)
+    inputs = torch.randn(1, SMALL.input_channels, 16, 16, 16)
+    with torch.inference_mode():
+        network = both.network().eval()
+        torch.testing.assert_close(network(inputs.flip(2)).flip(2), network(inputs))
+
+
+def test_the_classic_network_is_not_mirrored():
+    with pytest.raises(ValueError, match="mirrored is True; choose it for a compact_unet only"):
+        dataclasses.replace(CLASSIC_SPEC, mirrored=True)
+
+
 def test_networks_that_are_fed_differently_cannot_answer_together():
     other = dataclasses.replace(SMALL, sigma_mm=9.0)
     with pytest.raises(CheckpointError, match="one specification"):
