@@ -21,7 +21,6 @@ JOINED = (
 )
 """What :class:`~deepgrow3d_app.model.network.JoinedNetworks` is, in an expression: MONAI and torch have none."""
 
-
 MIRRORED = (
     "$type('MirroredNetwork', (torch.nn.Sequential,), "
     "{'__module__': 'bundle', 'forward': lambda self, inputs: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from dataclasses import dataclass, field
@@ -215,6 +216,7 @@ class Trainer:
 
 
 def _frozen(plan: TrainingPlan, weights: dict[str, Tensor], device: torch.device) -> nn.Module:
-    network = build_network(plan.spec)
+    # Without mirror images, as a network answers in training: else equal weights would give different answers.
+    network = build_network(dataclasses.replace(plan.spec, mirrored=False))
     load_weights(network, weights)
     return on_device(network.eval().requires_grad_(False), device)

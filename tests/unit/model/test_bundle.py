@@ -24,6 +24,7 @@ SPECS = {
     "with-walkers": ModelSpec(channels=(4, 8, 8), patch_shape=PATCH, walker_sigmas=(0.1, 0.3)),
     "mirrored": ModelSpec(channels=(4, 8, 8), patch_shape=PATCH, mirrored=True),
     "joined": ModelSpec(networks=2, channels=(4, 8, 8), patch_shape=PATCH),
+    "joined-mirrored": ModelSpec(networks=2, channels=(4, 8, 8), patch_shape=PATCH, mirrored=True),
     "basic": dataclasses.replace(CLASSIC_SPEC, channels=(4, 4, 8, 8, 8, 4), patch_shape=PATCH),
 }
 pytestmark = [
