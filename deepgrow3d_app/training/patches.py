@@ -20,7 +20,7 @@ from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.training.augment import change_appearance, coarsen, enhancement, turn, warp
 from deepgrow3d_app.training.cases import CasePool, Structure, TrainingCase
-from deepgrow3d_app.training.phantom import paste_structure, random_scene
+from deepgrow3d_app.training.phantom import paste_structure, random_scene, with_contents
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.randomness import Stream, generator_of
 from deepgrow3d_app.volume.volume import Mask
@@ -31,6 +31,7 @@ FILLED_SHARES = (0.14, 1.3)
 """How much of the region's longest edge a structure takes up: least and most. Above 1, it is cut off."""
 UNSTRETCHED_SHARE = 0.3
 ENHANCE_PROBABILITY = 0.4
+FILL_PROBABILITY = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,11 @@ class PatchSource:
         image = case.window.normalise(roi.crop(opened.volume.array, case.window.darkest))
         truth = _crop_label(roi, opened.labels, structure.value)
         if self.recipe.is_augmented:
-            if generator.random() < ENHANCE_PROBABILITY:
+            kind = generator.random()
+            if kind < ENHANCE_PROBABILITY:
                 image = image + roi.crop_covered(enhancement(opened.labels[roi.source_box], generator), 0.0)
+            elif kind < ENHANCE_PROBABILITY + FILL_PROBABILITY:
+                image = with_contents(image, truth, generator)
             image, truth = coarsen(image, truth, tuple(edges_mm), generator)
             image, truth = warp(image, truth, generator)
         return Patch(image, truth, _mean(tuple(edges_mm)))

@@ -24,8 +24,9 @@ def agreement(a, b):
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_image_and_truth_of_a_real_patch_stay_together(make_patches):
+def test_image_and_truth_of_a_real_patch_stay_together(make_patches, monkeypatch):
     """The structure is the only bright thing: wherever it is cut out and turned, the truth lies on it."""
+    monkeypatch.setattr("deepgrow3d_app.training.patches.FILL_PROBABILITY", 0.0)
     source = make_patches()
     for number in range(20):
         patch = source.draw(0, number)
@@ -258,6 +259,23 @@ def test_contents_fill_a_part_of_a_structure_with_something_else():
         assert 0.04 * 8 * 6 * 4 < changed.sum() <= 0.51 * structure.sum()
         walled += not changed[4].any() and not changed[:, 5].any() and not changed[:, :, 6].any()
     assert 10 < walled < 40  # half of them
+
+
+def test_labelled_structures_are_filled_at_times_and_nothing_beside_them(make_patches, monkeypatch):
+    filled = []
+
+    def spy(image, truth, generator):
+        changed = with_contents(image, truth, generator)
+        filled.append(bool((changed != image).any()) and not bool(((changed != image) & ~truth).any()))
+        return changed
+
+    monkeypatch.setattr("deepgrow3d_app.training.patches.with_contents", spy)
+    for source, least, most in ((make_patches(), 1, 20), (make_patches(is_augmented=False), 0, 0)):
+        filled.clear()
+        for number in range(60):
+            source.draw(0, number)
+        assert all(filled)
+        assert least <= len(filled) <= most
 
 
 def test_a_structure_that_is_all_wall_has_no_contents():
