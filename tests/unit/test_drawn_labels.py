@@ -1,0 +1,29 @@
+"""The labels that the shipped network was trained on beside those of its sources."""
+
+import json
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "labels"
+
+
+@pytest.mark.parametrize("name", ["ct-aorta", "ct-lung1", "ct-lung2", "ct-pulmonary", "ct-spleen8"])
+def test_every_drawn_label_has_a_name_and_every_name_a_label(name):
+    labels = np.asarray(nibabel.load(FOLDER / f"{name}.nii.gz").dataobj)
+    assert labels.dtype == np.uint8
+    values = json.loads((FOLDER / f"{name}.json").read_text())
+    assert sorted(values.values()) == np.unique(labels)[1:].tolist()
+
+
+def test_the_readme_and_the_model_card_count_them_as_they_are():
+    counts = {file.stem: len(json.loads(file.read_text())) for file in FOLDER.glob("*.json")}
+    assert f"{sum(counts.values())} more structures" in (FOLDER / "README.md").read_text()
+    sources = json.loads((FOLDER.parents[1] / "docs" / "evaluation" / "sources.json").read_text())
+    for name, count in counts.items():
+        drawn = re.search(r"(\d+) drawn with this tool", sources[name]["labels_by"])
+        assert drawn is not None
+        assert int(drawn[1]) == count
