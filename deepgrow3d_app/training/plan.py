@@ -132,7 +132,7 @@ class TrainingPlan:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
 
 
-DEFAULT_PLAN = TrainingPlan(ModelSpec(mirrored=True, walker_sigmas=(0.0225, 0.05)))
+DEFAULT_PLAN = TrainingPlan(ModelSpec(walker_sigmas=(0.0225, 0.05)))
 
 SEED_PLAN = TrainingPlan(
     CLASSIC_SPEC,
