@@ -32,6 +32,7 @@ FILLED_SHARES = (0.14, 1.3)
 UNSTRETCHED_SHARE = 0.3
 ENHANCE_PROBABILITY = 0.4
 FILL_PROBABILITY = 0.08
+"""Never together with enhancement. On an MR, gas is darker than anything that it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,10 @@ class PatchSource:
         image = case.window.normalise(roi.crop(opened.volume.array, case.window.darkest))
         truth = _crop_label(roi, opened.labels, structure.value)
         if self.recipe.is_augmented:
-            kind = generator.random()
-            if kind < ENHANCE_PROBABILITY:
+            chance = generator.random()
+            if chance < ENHANCE_PROBABILITY:
                 image = image + roi.crop_covered(enhancement(opened.labels[roi.source_box], generator), 0.0)
-            elif kind < ENHANCE_PROBABILITY + FILL_PROBABILITY:
+            elif chance < ENHANCE_PROBABILITY + FILL_PROBABILITY:
                 image = with_contents(image, truth, generator)
             image, truth = coarsen(image, truth, tuple(edges_mm), generator)
             image, truth = warp(image, truth, generator)
