@@ -28,6 +28,6 @@ def test_the_readme_and_the_sources_of_the_model_card_count_them_as_they_are():
     assert sorted(counts) == NAMES
     sources = json.loads((FOLDER.parents[1] / "docs" / "evaluation" / "sources.json").read_text())
     for name, count in counts.items():
-        drawn = re.search(r"(\d+) drawn with this tool", sources[name]["labels_by"])
+        drawn = re.search(r"(\d+) drawn for this training", sources[name]["labels_by"])
         assert drawn is not None
         assert int(drawn[1]) == count
