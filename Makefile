@@ -7,6 +7,7 @@ MINUTES ?= 10
 VENV    ?= .venv
 
 # What `make evaluation` scores: the 12 BTCV organs of the sample CT, and an MR with the cases held out from training.
+HANDS       := 10
 BTCV        := spleen,kidney_right,kidney_left,gallbladder,liver,stomach,aorta,inferior_vena_cava,portal_vein_and_splenic_vein,pancreas,adrenal_gland_right,adrenal_gland_left
 HIPPOCAMPUS ?= sample-data/reference/mr-hippocampus
 HELD_OUT    ?= 4
@@ -91,7 +92,7 @@ format: $(DEV)  ## sort imports and lay out the code
 
 evaluation: $(RUNTIME)  ## score the shipped network beside the baselines; write docs/evaluation and docs/model.md
 	@rm -rf runs/evaluation
-	$(BIN)/deepgrow3d evaluate sample-data/reference/ct-trunk --structures $(BTCV) --noisy \
+	$(BIN)/deepgrow3d evaluate sample-data/reference/ct-trunk --structures $(BTCV) --noisy --hands $(HANDS) \
 	  --method network --method random-walker --method scikit-image-walker --method graph-cut --output runs/evaluation/ct-trunk
 	$(BIN)/deepgrow3d evaluate '$(HIPPOCAMPUS)' --held-out $(HELD_OUT) --noisy --output runs/evaluation/mr-hippocampus
 	@for data in ct-trunk mr-hippocampus; do \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,18 +27,37 @@ MIN_UNITS = 6
 """Of fewer, no interval tells: six is where equal signs of all differences get a p below 0.05 (2 * 0.5**6)."""
 SCORES: tuple[Score, ...] = ("Dice", "NSD")
 PairKey = tuple[str, str, User]
-"""Case, structure and user: what two trials must share to be compared."""
+"""Case, structure and user: what trials must share to be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One structure, annotated by one user with A and with B."""
+    """One structure of one case, annotated by one user with A and with B.
 
-    a: Trial
-    b: Trial
+    Attributes:
+        a, b: a trial for each hand of the user, the same hands in the same order.
+    """
+
+    a: tuple[Trial, ...]
+    b: tuple[Trial, ...]
+
+    @property
+    def case(self) -> str:
+        """Of both."""
+        return self.a[0].case
+
+    @property
+    def structure(self) -> str:
+        """Of both."""
+        return self.a[0].structure
+
+    @property
+    def user(self) -> User:
+        """Of both."""
+        return self.a[0].user
 
     def difference(self, score: Score, clicks: int) -> float:
-        """B minus A after ``clicks`` clicks: positive where B is better."""
+        """B minus A after ``clicks`` clicks, mean over the hands: positive where B is better."""
         return _score(self.b, score, clicks) - _score(self.a, score, clicks)
 
 
@@ -139,14 +159,14 @@ def compare(
     method_a = _method(a, method_a, "A")
     method_b = _method(b, method_b, "B")
     trials_a, trials_b = _own_trials(a, method_a), _own_trials(b, method_b)
-    pairs = [Pair(trial, trials_b[key]) for key, trial in trials_a.items() if key in trials_b]
+    pairs = [pair for key in trials_a if key in trials_b for pair in _paired(trials_a[key], trials_b[key])]
     if not pairs:
         raise InvalidRequest(
             f"Nothing can be compared: '{method_a}' of A has {_some(trials_a)}, '{method_b}' of B has "
             f"{_some(trials_b)}, and they share none. "
             "Evaluate the same structures of the same cases for the same user."
         )
-    users = tuple(dict.fromkeys(pair.a.user for pair in pairs))
+    users = tuple(dict.fromkeys(pair.user for pair in pairs))
     _check_protocols(a.setting.protocol, b.setting.protocol, users)
     _check_truth(pairs)
     clicks = reported_clicks(min(a.setting.protocol.click_count, b.setting.protocol.click_count))
@@ -155,7 +175,7 @@ def compare(
         method_b=method_b,
         clicks=clicks,
         users=tuple(
-            _compare_user(user, [p for p in pairs if p.a.user == user], clicks, generator, resamples) for user in users
+            _compare_user(user, [p for p in pairs if p.user == user], clicks, generator, resamples) for user in users
         ),
         only_in_a=tuple(key for key in trials_a if key not in trials_b),
         only_in_b=tuple(key for key in trials_b if key not in trials_a),
@@ -224,8 +244,20 @@ def _method(results: Results, wanted: str | None, side: str) -> str:
     return wanted
 
 
-def _own_trials(results: Results, method: str) -> dict[PairKey, Trial]:
-    return {(t.case, t.structure, t.user): t for t in results.trials if t.method == t.clicks_of == method}
+def _own_trials(results: Results, method: str) -> dict[PairKey, list[Trial]]:
+    """The trials of a method with its own clicks: one for each hand."""
+    found: dict[PairKey, list[Trial]] = {}
+    for trial in results.trials:
+        if trial.method == trial.clicks_of == method:
+            found.setdefault((trial.case, trial.structure, trial.user), []).append(trial)
+    return found
+
+
+def _paired(a: Sequence[Trial], b: Sequence[Trial]) -> list[Pair]:
+    """Of one structure, the hands that both evaluations have: a hand misses alike in both. None if they share none."""
+    hands_b = {trial.hand: trial for trial in b}
+    shared = [trial for trial in a if trial.hand in hands_b]
+    return [Pair(tuple(shared), tuple(hands_b[trial.hand] for trial in shared))] if shared else []
 
 
 def _some(keys: Iterable[PairKey]) -> str:
@@ -247,9 +279,10 @@ def _check_protocols(a: Protocol, b: Protocol, users: Sequence[User]) -> None:
 
 def _check_truth(pairs: Sequence[Pair]) -> None:
     for pair in pairs:
-        if pair.a.voxels != pair.b.voxels:
+        in_a, in_b = pair.a[0].voxels, pair.b[0].voxels
+        if in_a != in_b:
             raise InvalidRequest(
-                f"'{pair.a.structure}' of '{pair.a.case}' has {pair.a.voxels} voxels in A and {pair.b.voxels} in B: "
+                f"'{pair.structure}' of '{pair.case}' has {in_a} voxels in A and {in_b} in B: "
                 "the truth is another one. Evaluate both on the same labels."
             )
 
@@ -260,9 +293,9 @@ def _compare_user(
     columns = [(score, n) for score in SCORES for n in clicks]
     a = np.array([[_score(pair.a, score, n) for score, n in columns] for pair in pairs])
     b = np.array([[_score(pair.b, score, n) for score, n in columns] for pair in pairs])
-    cases = [pair.a.case for pair in pairs]
+    cases = [pair.case for pair in pairs]
     several = len(set(cases)) > 1
-    units = cases if several else [pair.a.structure for pair in pairs]
+    units = cases if several else [pair.structure for pair in pairs]
     unit_count = len(set(units))
     ends = bootstrap_intervals(b - a, units, generator, resamples) if unit_count > 1 else None
     changes = [
@@ -280,9 +313,9 @@ def _compare_user(
     return UserComparison(user, tuple(pairs), "cases" if several else "structures", unit_count, tuple(changes))
 
 
-def _score(trial: Trial, score: Score, clicks: int) -> float:
-    answer = trial.rounds[clicks - 1]
-    return answer.dice if score == "Dice" else answer.nsd
+def _score(trials: Sequence[Trial], score: Score, clicks: int) -> float:
+    answers = [trial.rounds[clicks - 1] for trial in trials]
+    return statistics.fmean(answer.dice if score == "Dice" else answer.nsd for answer in answers)
 
 
 def _means_table(part: UserComparison) -> Table:
@@ -317,7 +350,7 @@ def _structures_table(part: UserComparison, clicks: Sequence[int]) -> Table:
             table.add_column(f"{score}\n@{n}", justify="right")
     with_case = part.resampled == "cases"
     for pair in sorted(part.pairs, key=lambda pair: -pair.difference("Dice", clicks[-1])):
-        name = f"{pair.a.case}: {pair.a.structure}" if with_case else pair.a.structure
+        name = f"{pair.case}: {pair.structure}" if with_case else pair.structure
         table.add_row(Text(name), *(_signed(pair.difference(score, n)) for score in SCORES for n in clicks))
     return table
 

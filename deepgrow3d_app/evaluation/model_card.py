@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +82,34 @@ class Worsening:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """The noisy user's hands, and how far they stay behind the perfect user.
+
+    Attributes:
+        rows: the means over all structures, one for each hand.
+        below_perfect: Dice that the mean over the hands lacks, at the reported clicks.
+        standard_error: of that mean over the hands, at the reported clicks.
+    """
+
+    rows: tuple[Summary, ...]
+    below_perfect: tuple[float, ...]
+    standard_error: tuple[float, ...]
+
+    @classmethod
+    def of(cls, perfect: Series, noisy: Series, reported: Sequence[int]) -> Hands | None:
+        """Of one method; ``None`` of a single hand, which tells nothing of its luck."""
+        if noisy.hands < 2:
+            return None
+        rows = tuple(noisy.of_hand(hand).mean() for hand in range(noisy.hands))
+        exact, mean = perfect.mean(), noisy.mean()
+        return cls(
+            rows,
+            tuple(exact.dice[n - 1] - mean.dice[n - 1] for n in reported),
+            tuple(statistics.stdev(row.dice[n - 1] for row in rows) / math.sqrt(len(rows)) for n in reported),
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Section:
     """The scores on one set of cases.
@@ -90,6 +120,7 @@ class Section:
         reported: the numbers of clicks in the tables.
         series: every method and user.
         own: those of the series in which a method answers its own clicks, by user; the first is the network's.
+        hands: of the noisy user, answered by the network; ``None`` of fewer than two.
         beaten: where a baseline is better.
         worsening: where more clicks do not help.
     """
@@ -99,6 +130,7 @@ class Section:
     reported: tuple[int, ...]
     series: tuple[Series, ...]
     own: dict[User, tuple[Series, ...]]
+    hands: Hands | None
     beaten: tuple[Beaten, ...]
     worsening: tuple[Worsening, ...]
 
@@ -188,6 +220,7 @@ def _section(results: Results, sources: dict[str, DataSource]) -> Section:
         reported=reported,
         series=series,
         own=own,
+        hands=Hands.of(own["perfect"][0], own["noisy"][0], reported) if {"perfect", "noisy"} <= own.keys() else None,
         beaten=tuple(entry for one in own.values() for entry in _beaten(one, reported)),
         worsening=tuple(_worsening(own["perfect"][0].by_structure(), reported)) if "perfect" in own else (),
     )

@@ -16,7 +16,7 @@ from scipy.optimize import isotonic_regression
 
 from deepgrow3d_app.evaluation.picture import WorstPicture
 from deepgrow3d_app.evaluation.results import Results, User
-from deepgrow3d_app.evaluation.summary import NOC_CAP, Series, Summary, reported_clicks, series_of, summarise
+from deepgrow3d_app.evaluation.summary import NOC_CAP, Series, Summary, reported_clicks, series_of
 from deepgrow3d_app.volume.atomic_file import replace_file
 
 TEMPLATE = "report.html.j2"
@@ -167,12 +167,12 @@ class StructureTable:
     Attributes:
         series: whose.
         structures: a row for each, and one for their mean.
-        trials: a row for each, where a structure stands for several; else none.
+        cases: a row for each structure of each case, where a structure stands for several; else none.
     """
 
     series: Series
     structures: list[Row]
-    trials: list[Row]
+    cases: list[Row]
 
     @classmethod
     def of(cls, series: Series, columns: Sequence[Column]) -> StructureTable:
@@ -183,8 +183,9 @@ class StructureTable:
 
         structures = series.by_structure()
         rows = [plain(summary.name, summary) for summary in structures]
-        trials = [] if len(structures) == len(series.trials) else [summarise(trial) for trial in series.trials]
-        return cls(series, [*rows, plain("mean", series.mean())], [plain(s.name, s) for s in trials])
+        cases = series.by_case()
+        several = cases if len(cases) > len(structures) else []
+        return cls(series, [*rows, plain("mean", series.mean())], [plain(s.name, s) for s in several])
 
 
 # Curves

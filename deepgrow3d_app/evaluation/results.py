@@ -60,6 +60,7 @@ class Trial:
         user: ``perfect`` clicks exactly; ``noisy`` misses by a Gaussian.
         voxels, volume_ml: size of the structure.
         rounds: one for each click, in order.
+        hand: which of the noisy user's hands, from 0; each misses in its own way. 0 for the perfect user.
     """
 
     case: str
@@ -70,14 +71,15 @@ class Trial:
     voxels: int
     volume_ml: float
     rounds: tuple[Round, ...]
+    hand: int = 0
 
     @property
     def key(self) -> TrialKey:
         """What tells it from the other trials of its evaluation."""
-        return self.case, self.structure, self.method, self.clicks_of, self.user
+        return self.case, self.structure, self.method, self.clicks_of, self.user, self.hand
 
 
-TrialKey = tuple[str, str, str, str, User]
+TrialKey = tuple[str, str, str, str, User, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,15 @@ class Protocol:
         nsd_tolerance_mm: of the normalised surface Dice.
         noise_mm: how far, per axis, the clicks of the noisy user miss (one standard deviation).
         seed: of the noise.
+        hands: how many noisy users work on each structure, each with a noise of its own: where single clicks
+            land decides much on a small structure, and a mean over several hands is steadier.
     """
 
     click_count: int = 15
     nsd_tolerance_mm: float = 2.0
     noise_mm: float = 4.0
     seed: int = 0
+    hands: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Plan:
         user: who clicks.
         method: what answers.
         clicks_of: the name of the method whose answers lead to the clicks.
+        hand: which of the user's hands.
     """
 
     case: str
@@ -60,11 +61,12 @@ class Plan:
     user: User
     method: Method
     clicks_of: str
+    hand: int = 0
 
     @property
     def key(self) -> TrialKey:
         """That of the trial."""
-        return self.case, self.structure, self.method.record.name, self.clicks_of, self.user
+        return self.case, self.structure, self.method.record.name, self.clicks_of, self.user, self.hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,10 @@ class Evaluation:
             for structure in case.structures
             if not self.structures or structure in self.structures
             for user in self.users
+            for hand in range(self.protocol.hands if user == "noisy" else 1)
             for plan in (
-                Plan(case.name, structure, user, first, name),
-                *(Plan(case.name, structure, user, method, method.record.name) for method in others),
+                Plan(case.name, structure, user, first, name, hand),
+                *(Plan(case.name, structure, user, method, method.record.name, hand) for method in others),
                 *(Plan(case.name, structure, user, method, name) for method in others if user == "perfect"),
             )
         ]
@@ -200,7 +203,17 @@ def _conduct(evaluation: Evaluation, plan: Plan, case: LabelledCase, journal: Jo
         yield round_
     voxels = int(truth.sum())
     volume_ml = voxels * float(np.prod(case.volume.spacing_mm)) / 1000
-    trial = Trial(*plan.key, voxels=voxels, volume_ml=round(volume_ml, 4), rounds=tuple(rounds))
+    trial = Trial(
+        case=plan.case,
+        structure=plan.structure,
+        method=plan.method.record.name,
+        clicks_of=plan.clicks_of,
+        user=plan.user,
+        voxels=voxels,
+        volume_ml=round(volume_ml, 4),
+        rounds=tuple(rounds),
+        hand=plan.hand,
+    )
     if plan.method is evaluation.methods[0]:
         file = _mask_file(folder, trial)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -210,18 +223,19 @@ def _conduct(evaluation: Evaluation, plan: Plan, case: LabelledCase, journal: Jo
 
 def _annotator(plan: Plan, case: LabelledCase, protocol: Protocol, journal: Journal) -> Annotator:
     if plan.clicks_of != plan.method.record.name:
-        own = journal.trials[plan.case, plan.structure, plan.clicks_of, plan.clicks_of, plan.user]
+        own = journal.trials[plan.case, plan.structure, plan.clicks_of, plan.clicks_of, plan.user, plan.hand]
         return given_clicks(own.rounds)
     if plan.user == "perfect":
         return perfect_user(case.volume)
     # The same hand for every method: what differs between them is not luck.
-    hand = np.random.default_rng([protocol.seed, crc32(f"{plan.case}/{plan.structure}".encode())])
+    hand = np.random.default_rng([protocol.seed + plan.hand, crc32(f"{plan.case}/{plan.structure}".encode())])
     return noisy_user(case.volume, protocol.noise_mm, hand)
 
 
 def _mask_file(folder: Path, trial: Trial) -> Path:
     """Where the last mask of a trial lies; names are quoted, for they come from files of anybody."""
-    return folder / MASKS / quote(trial.case, safe=" ") / f"{quote(trial.structure, safe=' ')}-{trial.user}.nii.gz"
+    who = trial.user if trial.hand == 0 else f"{trial.user}-{trial.hand + 1}"
+    return folder / MASKS / quote(trial.case, safe=" ") / f"{quote(trial.structure, safe=' ')}-{who}.nii.gz"
 
 
 def _worst_pictures(results: Results, sources: Sequence[CaseSource], folder: Path) -> list[WorstPicture]:

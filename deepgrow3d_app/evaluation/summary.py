@@ -7,7 +7,7 @@ import io
 import itertools
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,8 @@ class Summary:
 
     Attributes:
         name: the structure, or what the mean is over.
-        case: of the trial; "" for a mean.
-        trials: how many it stands for.
+        case: of the trials; "" for a mean over several.
+        structures: of how many it stands for; in two cases they count twice, under two hands once.
         volume_ml: of the structure.
         dice, nsd: after each click, 0 to 1; the first entry is after the first click.
         hd95_mm: after each click, infinite where an answer was empty.
@@ -39,7 +39,7 @@ class Summary:
 
     name: str
     case: str
-    trials: int
+    structures: int
     volume_ml: float
     dice: tuple[float, ...]
     nsd: tuple[float, ...]
@@ -73,7 +73,7 @@ def summarise(trial: Trial) -> Summary:
     return Summary(
         name=trial.structure,
         case=trial.case,
-        trials=1,
+        structures=1,
         volume_ml=trial.volume_ml,
         dice=tuple(r.dice for r in trial.rounds),
         nsd=tuple(r.nsd for r in trial.rounds),
@@ -90,6 +90,7 @@ def summarise(trial: Trial) -> Summary:
 def mean_of(name: str, trials: Sequence[Trial]) -> Summary:
     """The unweighted mean over ``trials`` (at least one, all of equal length); percentiles are over all answers."""
     each = [summarise(trial) for trial in trials]
+    cases = {trial.case for trial in trials}
     seconds = _answer_seconds(trials)
 
     def curve(values: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
@@ -97,8 +98,8 @@ def mean_of(name: str, trials: Sequence[Trial]) -> Summary:
 
     return Summary(
         name=name,
-        case="",
-        trials=len(each),
+        case=next(iter(cases)) if len(cases) == 1 else "",
+        structures=len({(trial.case, trial.structure) for trial in trials}),
         volume_ml=statistics.fmean(s.volume_ml for s in each),
         dice=curve(s.dice for s in each),
         nsd=curve(s.nsd for s in each),
@@ -130,18 +131,35 @@ class Series:
     def title(self) -> str:
         """``network``, ``random walker, noisy user``, ``graph cut, clicks of network``."""
         clicks = "" if self.clicks_of == self.method else f", clicks of {self.clicks_of}"
-        return self.method + clicks + (", noisy user" if self.user == "noisy" else "")
+        hands = f" ({self.hands} hands)" if self.hands > 1 else ""
+        return self.method + clicks + (f", noisy user{hands}" if self.user == "noisy" else "")
+
+    @property
+    def hands(self) -> int:
+        """How many worked on each structure: all of them on all."""
+        return len({trial.hand for trial in self.trials})
+
+    def of_hand(self, hand: int) -> Series:
+        """The trials of one hand."""
+        return replace(self, trials=tuple(trial for trial in self.trials if trial.hand == hand))
+
+    def by_case(self) -> list[Summary]:
+        """A row for each structure of each case, in order of appearance: its trial, or the mean over the hands."""
+        grouped: dict[tuple[str, str], list[Trial]] = {}
+        for trial in self.trials:
+            grouped.setdefault((trial.case, trial.structure), []).append(trial)
+        return [mean_of(structure, trials) for (_, structure), trials in grouped.items()]
 
     def by_structure(self) -> list[Summary]:
-        """A row for each structure name, in order of appearance: its trial, or the mean over its cases."""
+        """A row for each structure name, in order of appearance: its trial, or the mean over its cases and hands."""
         grouped: dict[str, list[Trial]] = {}
         for trial in self.trials:
             grouped.setdefault(trial.structure, []).append(trial)
-        return [summarise(trials[0]) if len(trials) == 1 else mean_of(name, trials) for name, trials in grouped.items()]
+        return [mean_of(name, trials) for name, trials in grouped.items()]
 
     def mean(self) -> Summary:
         """The unweighted mean over all trials."""
-        return mean_of("mean", self.trials)
+        return replace(mean_of("mean", self.trials), case="")
 
 
 def series_of(results: Results) -> list[Series]:
@@ -164,7 +182,10 @@ def reported_clicks(click_count: int) -> tuple[int, ...]:
 
 
 def write_summary(results: Results, file: Path) -> None:
-    """Write a CSV file: a row for every trial, and below those of each series a row with their mean."""
+    """Write a CSV file: a row for every structure of every case, and below those of each series their mean.
+
+    Where several hands of the noisy user worked on it, a row is the mean over them.
+    """
     reported = reported_clicks(results.setting.protocol.click_count)
     header = ["method", "clicks_of", "user", "case", "structure", "volume_ml"]
     header += [f"dice_{n}" for n in reported] + [f"nsd_{n}" for n in reported] + [f"hd95_mm_{n}" for n in reported]
@@ -173,7 +194,7 @@ def write_summary(results: Results, file: Path) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(header)
     for series in series_of(results):
-        for row in [*(summarise(trial) for trial in series.trials), series.mean()]:
+        for row in [*series.by_case(), series.mean()]:
             curves = [curve[n - 1] for curve in (row.dice, row.nsd, row.hd95_mm) for n in reported]
             areas = ["" if (area := row.area(n)) is None else f"{area:.4f}" for n in (5, 15)]
             rest = [row.noc85, row.noc90, row.failed85, row.failed90, row.p50_s, row.p95_s]

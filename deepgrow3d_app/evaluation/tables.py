@@ -19,7 +19,7 @@ def overview(results: Results) -> Table:
     """
     reported = reported_clicks(results.setting.protocol.click_count)
     series = series_of(results)
-    title = Text(f"{results.data}: mean Dice over {len(series[0].trials)} structures")
+    title = Text(f"{results.data}: mean Dice over {len(series[0].by_case())} structures")
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("method", overflow="fold")
     for n in reported:
@@ -57,7 +57,7 @@ def by_structure(series: Series, click_count: int) -> Table:
 
 def _cells(row: Summary, reported: Sequence[int]) -> list[str | Text]:
     return [
-        Text(row.name if row.trials == 1 or row.name == "mean" else f"{row.name} ({row.trials} cases)"),
+        Text(row.name if row.structures == 1 or row.name == "mean" else f"{row.name} ({row.structures} cases)"),
         f"{row.volume_ml:.1f}",
         *(f"{row.dice[n - 1]:.3f}" for n in reported),
         f"{row.nsd[-1]:.3f}",

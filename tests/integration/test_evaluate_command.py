@@ -53,6 +53,19 @@ def test_an_evaluation_writes_results_summary_report_and_masks(launcher: Launche
     assert len(list((launcher.folder / "scores" / "masks").rglob("*.nii.gz"))) == 4
 
 
+def test_several_hands_are_told_of_and_need_a_noisy_user(launcher: Launcher) -> None:
+    arguments = ["evaluate", CASE, "--structures", "adrenal_gland_left", "--clicks", "1", "--hands", "2"]
+    refused = launcher.deepgrow3d(*arguments, "--output", "refused")
+    assert refused.returncode != 0
+    assert "--hands 2 is given, but nobody is noisy. Add --noisy." in " ".join(refused.stderr.split())
+    assert not (launcher.folder / "refused").exists()
+    done = launcher.deepgrow3d(*arguments, "--noisy", "--output", "hands")
+    assert done.returncode == 0, done.stderr
+    assert "noisy user (2 hands)" in " ".join(done.stdout.split())
+    results = Results.load(launcher.folder / "hands" / "results.json")
+    assert [(t.user, t.hand) for t in results.trials] == [("perfect", 0), ("noisy", 0), ("noisy", 1)]
+
+
 def test_kill_9_and_a_second_run_find_what_an_unbroken_run_finds(launcher: Launcher) -> None:
     arguments = ["evaluate", CASE, "--structures", "spleen,kidney_left,adrenal_gland_left", "--clicks", "3"]
     assert launcher.deepgrow3d(*arguments, "--output", "whole").returncode == 0

@@ -18,9 +18,10 @@ def make_trial() -> Callable[..., Trial]:
         user="perfect",
         voxels=1000,
         seconds=0.5,
+        hand=0,
     ):
         rounds = tuple(Round((n, 0, 0), n % 2 == 0, d, d / 2, 10.0 * (1 - d), seconds) for n, d in enumerate(dice))
-        return Trial(case, structure, method, clicks_of or method, user, voxels, voxels * 0.008, rounds)
+        return Trial(case, structure, method, clicks_of or method, user, voxels, voxels * 0.008, rounds, hand)
 
     return make
 

@@ -125,6 +125,17 @@ def test_users_are_kept_apart_and_clicks_of_others_left_out(make_trial, make_res
     assert named.only_in_a == (("a", "liver", "noisy"),)
 
 
+def test_hands_that_both_have_are_averaged_and_the_others_left_out(make_trial, make_results):
+    a = make_results([make_trial([0.2], user="noisy"), make_trial([0.4], user="noisy", hand=1)])
+    b = make_results([make_trial([dice], user="noisy", hand=hand) for hand, dice in enumerate((0.5, 0.9, 0.0))])
+    (part,) = compare(a, b, seeded()).users
+    assert (len(part.pairs), part.units) == (1, 1)  # hands are no further structures
+    assert (part.changes[0].a, part.changes[0].b) == pytest.approx((0.3, 0.7))
+    assert part.pairs[0].difference("Dice", 1) == pytest.approx(0.4)
+    (single,) = compare(make_results(a.trials[:1]), b, seeded()).users
+    assert (single.changes[0].a, single.changes[0].b) == (0.2, 0.5)
+
+
 def test_what_only_one_has_is_told(results_of, make_trial, make_results):
     b = make_results([make_trial([0.5] * 3, "spleen"), make_trial([0.5] * 3, "lesion")])
     comparison = compare(results_of([0.2, 0.5]), b, seeded())

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -106,6 +107,6 @@ def test_the_worst_picture_shows_the_largest_error(volume, box, make_trial):
 def test_a_perfect_answer_is_shown_through_the_middle_of_the_structure(volume, box, make_trial):
     done = make_trial([1.0]).rounds[0]
     trial = make_trial([1.0])
-    trial = type(trial)(*trial.key, trial.voxels, trial.volume_ml, (done, Round(None, None, 1.0, 1.0, 0.0, 0.0)))
+    trial = replace(trial, rounds=(done, Round(None, None, 1.0, 1.0, 0.0, 0.0)))
     picture = draw_worst(volume, box != 0, box, trial)
     assert pixels(picture.png, GREEN_LINE) > 500  # wider than the mask, it shows on both sides of it

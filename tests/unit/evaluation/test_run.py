@@ -65,8 +65,8 @@ def test_every_structure_method_user_and_choice_of_clicks_is_a_trial(sources, tm
     assert shares == sorted(shares)
     assert shares[-1] == 1
     by_key = {trial.key: trial for trial in results.trials}
-    own = by_key["box", "liver", "one", "one", "perfect"]
-    given = by_key["box", "liver", "two", "one", "perfect"]
+    own = by_key["box", "liver", "one", "one", "perfect", 0]
+    given = by_key["box", "liver", "two", "one", "perfect", 0]
     assert [r.index for r in given.rounds] == [r.index for r in own.rounds]
     assert own.voxels == 7 * 7 * 3
     assert own.volume_ml == pytest.approx(7 * 7 * 3 * 2 / 1000)
@@ -74,6 +74,29 @@ def test_every_structure_method_user_and_choice_of_clicks_is_a_trial(sources, tm
     files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     masks = {f"masks/box/{name}-{user}.nii.gz" for name in ("liver", "a%2Fb %3Ci%3E") for user in ("perfect", "noisy")}
     assert files == {"results.json", "summary.csv", "report.html", *masks}
+
+
+def test_each_hand_of_the_noisy_user_misses_in_its_own_way_and_the_first_as_a_single_one(sources, tmp_path):
+    def clicks(results, method, hand):
+        return [
+            [r.index for r in trial.rounds]
+            for trial in results.trials
+            if (trial.user, trial.method, trial.hand) == ("noisy", method, hand)
+        ]
+
+    one_hand = run_evaluation(evaluation(sources), tmp_path / "one", lambda progress: None)
+    rules = Protocol(click_count=3, hands=3)
+    hands = run_evaluation(replace(evaluation(sources), protocol=rules), tmp_path / "three", lambda progress: None)
+    # As before for the perfect user; for the noisy one, three hands with each of the two methods.
+    assert len(hands.trials) == 2 * (3 + 3 * 2)
+    assert {trial.hand for trial in hands.trials if trial.user == "perfect"} == {0}
+    assert clicks(hands, "one", 0) == clicks(one_hand, "one", 0)
+    assert clicks(hands, "one", 0) != clicks(hands, "one", 1) != clicks(hands, "one", 2) != clicks(hands, "one", 0)
+    # A hand misses alike with every method, as far as the methods' answers are alike: here at the first click.
+    assert [c[0] for c in clicks(hands, "one", 1)] == [c[0] for c in clicks(hands, "two", 1)]
+    masks = {path.name for path in (tmp_path / "three" / "masks" / "box").glob("liver-*")}
+    assert masks == {f"liver-{who}.nii.gz" for who in ("perfect", "noisy", "noisy-2", "noisy-3")}
+    assert Results.load(tmp_path / "three" / "results.json") == hands
 
 
 def test_a_run_that_died_goes_on_and_finds_the_same(sources, tmp_path):

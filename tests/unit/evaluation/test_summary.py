@@ -15,9 +15,9 @@ from deepgrow3d_app.evaluation.summary import (
 )
 
 
-def trial(dice, structure="liver", case="a", seconds=0.5, user="perfect", method="network", clicks_of=None):
+def trial(dice, structure="liver", case="a", seconds=0.5, user="perfect", method="network", clicks_of=None, hand=0):
     rounds = tuple(Round((n, 0, 0), True, d, d / 2, 10.0 * (1 - d), seconds) for n, d in enumerate(dice))
-    return Trial(case, structure, method, clicks_of or method, user, 1000, 8.0, rounds)
+    return Trial(case, structure, method, clicks_of or method, user, 1000, 8.0, rounds, hand)
 
 
 def test_area_under_by_hand():
@@ -77,11 +77,32 @@ def test_series_are_ordered_and_the_csv_has_a_row_for_each_trial_and_mean(make_r
     assert float(mean["noc85"]) == 4
 
 
+def test_hands_of_one_structure_share_a_row_and_count_as_one_structure(make_results, tmp_path):
+    trials = [
+        trial([0.2], user="noisy"),
+        trial([0.4], user="noisy", hand=1),
+        trial([0.8], user="noisy", structure="spleen"),
+        trial([0.6], user="noisy", structure="spleen", hand=1),
+    ]
+    results = make_results(trials)
+    (noisy,) = series_of(results)
+    assert noisy.title == "network, noisy user (2 hands)"
+    assert [(row.case, row.name, row.structures) for row in noisy.by_case()] == [("a", "liver", 1), ("a", "spleen", 1)]
+    assert [row.dice[0] for row in noisy.by_case()] == pytest.approx([0.3, 0.7])
+    assert (noisy.mean().structures, noisy.mean().case) == (2, "")
+    assert noisy.mean().dice[0] == pytest.approx(0.5)
+    assert [noisy.of_hand(hand).mean().dice[0] for hand in (0, 1)] == pytest.approx([0.5, 0.5])
+    write_summary(results, tmp_path / "summary.csv")
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
+    assert [row["structure"] for row in rows] == ["liver", "spleen", "mean"]
+    assert [float(row["dice_1"]) for row in rows] == [0.3, 0.7, 0.5]
+
+
 def test_structures_of_several_cases_share_a_row(make_results):
     results = make_results([trial([0.4]), trial([0.8], case="b"), trial([0.5], structure="spleen")])
     (series,) = series_of(results)
     rows = series.by_structure()
-    assert [(row.name, row.trials, row.dice[0]) for row in rows] == [
+    assert [(row.name, row.structures, row.dice[0]) for row in rows] == [
         ("liver", 2, pytest.approx(0.6)),
         ("spleen", 1, 0.5),
     ]
