@@ -6,7 +6,8 @@ STUDIES ?= .data/studies
 MINUTES ?= 10
 VENV    ?= .venv
 
-# What `make evaluation` scores: the 12 BTCV organs of the sample CT, and an MR with the cases held out from training.
+# What `make evaluation` scores: the 12 BTCV organs of the sample CT, where a dozen structures need several noisy hands
+# for a steady mean, and an MR with the cases held out from training, which are many.
 HANDS       := 10
 BTCV        := spleen,kidney_right,kidney_left,gallbladder,liver,stomach,aorta,inferior_vena_cava,portal_vein_and_splenic_vein,pancreas,adrenal_gland_right,adrenal_gland_left
 HIPPOCAMPUS ?= sample-data/reference/mr-hippocampus

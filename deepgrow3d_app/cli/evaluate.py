@@ -44,7 +44,7 @@ def evaluate(
         int,
         typer.Option(
             help="Hands of the noisy user, each with misses of its own; scores are means over them. One hand's luck "
-            "changes a mean over twelve organs by 0.03: more hands, a steadier figure.",
+            "moves the mean over a dozen organs by 0.01 to 0.04: more hands, a steadier figure.",
             min=1,
             max=100,
         ),
@@ -98,7 +98,8 @@ def evaluate(
 
         def show(progress: Progress) -> None:
             plan = progress.plan
-            where = f"{plan.case}: {plan.structure}, {plan.method.record.name}, {plan.user} user"
+            who = f"{plan.user} user" if plan.hand == 0 else f"{plan.user} user, hand {plan.hand + 1}"
+            where = f"{plan.case}: {plan.structure}, {plan.method.record.name}, {who}"
             bar.update(
                 task,
                 completed=progress.share,

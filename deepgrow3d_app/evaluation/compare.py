@@ -99,6 +99,8 @@ class UserComparison:
 
     Attributes:
         user: who clicked.
+        hands: that both evaluations have of this user: only theirs are compared.
+        hands_a, hands_b: that A and B have.
         pairs: in the order of A.
         resampled: what the bootstrap draws.
         units: how many of those there are.
@@ -106,6 +108,9 @@ class UserComparison:
     """
 
     user: User
+    hands: int
+    hands_a: int
+    hands_b: int
     pairs: tuple[Pair, ...]
     resampled: Literal["structures", "cases"]
     units: int
@@ -120,7 +125,7 @@ class Comparison:
         method_a, method_b: the names of the methods compared.
         clicks: the numbers of clicks at which they are.
         users: one part for each user that both have; perfect and noisy users are never mixed.
-        only_in_a, only_in_b: trials of the methods that have no counterpart.
+        only_in_a, only_in_b: what a user annotated with one method alone.
     """
 
     method_a: str
@@ -175,7 +180,14 @@ def compare(
         method_b=method_b,
         clicks=clicks,
         users=tuple(
-            _compare_user(user, [p for p in pairs if p.user == user], clicks, generator, resamples) for user in users
+            _compare_user(
+                [pair for pair in pairs if pair.user == user],
+                (_hands(trials_a, user), _hands(trials_b, user)),
+                clicks,
+                generator,
+                resamples,
+            )
+            for user in users
         ),
         only_in_a=tuple(key for key in trials_a if key not in trials_b),
         only_in_b=tuple(key for key in trials_b if key not in trials_a),
@@ -212,7 +224,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     # Text, not markup: names come from files, and may contain brackets.
     console.print(Text(f"A: {comparison.method_a}\nB: {comparison.method_b}"))
     for part in comparison.users:
-        console.print(Text(f"\n{part.user} user: means over {_count(len(part.pairs), 'structure')}", style="bold"))
+        console.print(Text(f"\n{_who(part)}: means over {_count(len(part.pairs), 'structure')}", style="bold"))
         console.print(_means_table(part))
         console.print(Text(_remark(part), style="dim"))
         console.print(Text(f"\n{part.user} user: B - A of each structure", style="bold"))
@@ -221,6 +233,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for (case, user), group in itertools.groupby(sorted(keys, key=lambda k: (k[0], k[2])), lambda k: (k[0], k[2])):
             structures = ", ".join(structure for _, structure, _ in group)
             console.print(Text(f"\nOnly in {name}: {case}, {user} user: {structures}", style="yellow"))
+
+
+def _who(part: UserComparison) -> str:
+    """``perfect user``; of a user with several hands, how many of them were compared."""
+    if max(part.hands_a, part.hands_b) == 1:
+        return f"{part.user} user"
+    own = "" if part.hands_a == part.hands_b else f", of {part.hands_a} in A and {part.hands_b} in B"
+    return f"{part.user} user ({_count(part.hands, 'hand')}{own})"
 
 
 def _count(number: int, noun: str) -> str:
@@ -287,9 +307,18 @@ def _check_truth(pairs: Sequence[Pair]) -> None:
             )
 
 
+def _hands(trials: dict[PairKey, list[Trial]], user: User) -> int:
+    return max(len(each) for key, each in trials.items() if key[2] == user)
+
+
 def _compare_user(
-    user: User, pairs: Sequence[Pair], clicks: Sequence[int], generator: np.random.Generator, resamples: int
+    pairs: Sequence[Pair],
+    hands: tuple[int, int],
+    clicks: Sequence[int],
+    generator: np.random.Generator,
+    resamples: int,
 ) -> UserComparison:
+    """The ``pairs`` of one user, who has so many ``hands`` in A and in B."""
     columns = [(score, n) for score in SCORES for n in clicks]
     a = np.array([[_score(pair.a, score, n) for score, n in columns] for pair in pairs])
     b = np.array([[_score(pair.b, score, n) for score, n in columns] for pair in pairs])
@@ -310,7 +339,16 @@ def _compare_user(
         )
         for column, (score, n) in enumerate(columns)
     ]
-    return UserComparison(user, tuple(pairs), "cases" if several else "structures", unit_count, tuple(changes))
+    return UserComparison(
+        user=pairs[0].user,
+        hands=len(pairs[0].a),
+        hands_a=hands[0],
+        hands_b=hands[1],
+        pairs=tuple(pairs),
+        resampled="cases" if several else "structures",
+        units=unit_count,
+        changes=tuple(changes),
+    )
 
 
 def _score(trials: Sequence[Trial], score: Score, clicks: int) -> float:

@@ -81,6 +81,6 @@ def digest(setting: Setting) -> str:
 
 def _another_evaluation(folder: Path) -> InvalidRequest:
     return InvalidRequest(
-        f"'{folder}' holds another evaluation (other cases, structures, clicks, methods or version). "
+        f"'{folder}' holds another evaluation (other cases, structures, clicks, methods, users, hands or version). "
         "Name another --output, or remove that folder to start over."
     )

@@ -60,7 +60,8 @@ class Trial:
         user: ``perfect`` clicks exactly; ``noisy`` misses by a Gaussian.
         voxels, volume_ml: size of the structure.
         rounds: one for each click, in order.
-        hand: which of the noisy user's hands, from 0; each misses in its own way. 0 for the perfect user.
+        hand: which of the noisy user's hands, from 0 (people are shown 1); each misses in its own way. 0 for the
+            perfect user.
     """
 
     case: str
@@ -90,7 +91,7 @@ class Protocol:
         click_count: rounds of each trial.
         nsd_tolerance_mm: of the normalised surface Dice.
         noise_mm: how far, per axis, the clicks of the noisy user miss (one standard deviation).
-        seed: of the noise.
+        seed: of the first hand's noise; each further hand has the next one.
         hands: how many noisy users work on each structure, each with a noise of its own: where single clicks
             land decides much on a small structure, and a mean over several hands is steadier.
     """

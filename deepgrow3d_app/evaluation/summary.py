@@ -187,7 +187,7 @@ def write_summary(results: Results, file: Path) -> None:
     Where several hands of the noisy user worked on it, a row is the mean over them.
     """
     reported = reported_clicks(results.setting.protocol.click_count)
-    header = ["method", "clicks_of", "user", "case", "structure", "volume_ml"]
+    header = ["method", "clicks_of", "user", "hands", "case", "structure", "volume_ml"]
     header += [f"dice_{n}" for n in reported] + [f"nsd_{n}" for n in reported] + [f"hd95_mm_{n}" for n in reported]
     header += ["dice_area_1_5", "dice_area_1_15", "noc85", "noc90", "failed85", "failed90", "p50_s", "p95_s"]
     text = io.StringIO()
@@ -199,7 +199,8 @@ def write_summary(results: Results, file: Path) -> None:
             areas = ["" if (area := row.area(n)) is None else f"{area:.4f}" for n in (5, 15)]
             rest = [row.noc85, row.noc90, row.failed85, row.failed90, row.p50_s, row.p95_s]
             table.writerow(
-                [series.method, series.clicks_of, series.user, row.case, row.name, f"{row.volume_ml:.2f}"]
+                [series.method, series.clicks_of, series.user, series.hands, row.case, row.name]
+                + [f"{row.volume_ml:.2f}"]
                 + [f"{value:.4f}" for value in curves]
                 + areas
                 + [f"{value:.4g}" for value in rest]

@@ -29,7 +29,7 @@ SMALL = ("--structures", "spleen,adrenal_gland_left")
 
 def rounds_by_trial(file: Path) -> dict[Any, Any]:
     return {
-        (trial.case, trial.structure, trial.user): [
+        (trial.case, trial.structure, trial.user, trial.hand): [
             (r.index, r.is_positive, r.dice, r.nsd, r.hd95_mm) for r in trial.rounds
         ]
         for trial in Results.load(file).trials
@@ -147,7 +147,7 @@ def test_a_prepared_folder_can_be_evaluated(launcher: Launcher) -> None:
     manifest = json.loads((launcher.folder / "prepared" / "manifest.json").read_text())
     validation = {case["name"] for case in manifest["cases"] if case["split"] == "validation"}
     assert 0 < len(validation) < 4
-    assert {case for case, _, _ in rounds_by_trial(launcher.folder / "c" / "results.json")} == validation
+    assert {case for case, *_ in rounds_by_trial(launcher.folder / "c" / "results.json")} == validation
 
 
 BAD_ARGUMENTS = {

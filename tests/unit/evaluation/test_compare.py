@@ -132,8 +132,12 @@ def test_hands_that_both_have_are_averaged_and_the_others_left_out(make_trial, m
     assert (len(part.pairs), part.units) == (1, 1)  # hands are no further structures
     assert (part.changes[0].a, part.changes[0].b) == pytest.approx((0.3, 0.7))
     assert part.pairs[0].difference("Dice", 1) == pytest.approx(0.4)
-    (single,) = compare(make_results(a.trials[:1]), b, seeded()).users
-    assert (single.changes[0].a, single.changes[0].b) == (0.2, 0.5)
+    assert (part.hands, part.hands_a, part.hands_b) == (2, 2, 3)
+    single = compare(make_results(a.trials[:1]), b, seeded())
+    assert (single.users[0].changes[0].a, single.users[0].changes[0].b) == (0.2, 0.5)
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_comparison(single, console)
+    assert "noisy user (1 hand, of 1 in A and 3 in B): means over 1 structure" in console.export_text()
 
 
 def test_what_only_one_has_is_told(results_of, make_trial, make_results):

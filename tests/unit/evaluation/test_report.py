@@ -75,6 +75,13 @@ def test_every_structure_of_every_series_has_a_row_with_its_scores(make_trial, m
     assert {"network", "network, noisy user", "walker", "walker, noisy user"} <= set(overall)
 
 
+def test_hands_of_one_structure_share_a_row_and_are_no_cases(make_trial, make_results, page_of):
+    noisy = [make_trial([dice] * 3, user="noisy", hand=hand) for hand, dice in enumerate((0.4, 0.6))]
+    page = page_of(make_results([make_trial([0.8] * 3), *noisy]))
+    assert [row[:3] for row in page.rows if row[0] == "liver"] == [["liver", "8.0", "0.80"], ["liver", "8.0", "0.50"]]
+    assert "network, noisy user (2 hands)" in [row[0] for row in page.rows]
+
+
 def test_structures_of_several_cases_also_have_a_row_each(make_trial, make_results, page_of):
     page = page_of(make_results([make_trial([0.4] * 3), make_trial([0.8] * 3, case="b")]))
     rows = [row[:4] for row in page.rows if row[0] == "liver"]

@@ -118,6 +118,31 @@ def test_a_run_that_died_goes_on_and_finds_the_same(sources, tmp_path):
     assert not (tmp_path / "killed" / "unfinished.jsonl").exists()
 
 
+def test_a_run_that_died_in_the_second_hand_goes_on_with_it(sources, tmp_path):
+    def of(method):
+        return replace(evaluation(sources, method), protocol=Protocol(click_count=3, hands=2))
+
+    whole = run_evaluation(of(Growing("one", 1)), tmp_path / "whole", lambda progress: None)
+    with pytest.raises(ServerFault):  # of the first structure, the perfect user and the first hand are done
+        run_evaluation(of(Growing("one", 1, dies_at=8)), tmp_path / "killed", lambda progress: None)
+    method = Growing("one", 1)
+    resumed = run_evaluation(of(method), tmp_path / "killed", lambda progress: None)
+    assert method.answers == 2 * 3 * 3 - 2 * 3
+    assert [trial.key for trial in resumed.trials] == [trial.key for trial in whole.trials]
+    assert [[r.index for r in t.rounds] for t in resumed.trials] == [[r.index for r in t.rounds] for t in whole.trials]
+
+
+def test_results_from_before_there_were_hands_are_read(sources, tmp_path):
+    results = run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
+    file = tmp_path / "out" / "results.json"
+    content = json.loads(file.read_text())
+    del content["setting"]["protocol"]["hands"]
+    for trial in content["trials"]:
+        del trial["hand"]
+    file.write_text(json.dumps(content))
+    assert Results.load(file) == results
+
+
 def test_a_finished_evaluation_is_not_done_again_but_its_report_is(sources, tmp_path):
     run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
     (tmp_path / "out" / "report.html").unlink()

@@ -94,7 +94,7 @@ def test_hands_of_one_structure_share_a_row_and_count_as_one_structure(make_resu
     assert [noisy.of_hand(hand).mean().dice[0] for hand in (0, 1)] == pytest.approx([0.5, 0.5])
     write_summary(results, tmp_path / "summary.csv")
     rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
-    assert [row["structure"] for row in rows] == ["liver", "spleen", "mean"]
+    assert [(row["structure"], row["hands"]) for row in rows] == [("liver", "2"), ("spleen", "2"), ("mean", "2")]
     assert [float(row["dice_1"]) for row in rows] == [0.3, 0.7, 0.5]
 
 
