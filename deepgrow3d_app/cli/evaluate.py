@@ -125,7 +125,7 @@ def compare(
     import numpy as np
 
     from deepgrow3d_app.evaluation.compare import compare as compared
-    from deepgrow3d_app.evaluation.compare import print_comparison
+    from deepgrow3d_app.evaluation.comparison_tables import print_comparison
     from deepgrow3d_app.evaluation.journal import RESULTS
     from deepgrow3d_app.evaluation.results import Results
 

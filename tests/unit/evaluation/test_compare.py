@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from deepgrow3d_app.errors import InvalidRequest
-from deepgrow3d_app.evaluation.compare import MIN_UNITS, bootstrap_intervals, compare, print_comparison
+from deepgrow3d_app.evaluation.compare import MIN_UNITS, bootstrap_intervals, compare
+from deepgrow3d_app.evaluation.comparison_tables import print_comparison
 
 STRUCTURES = ("liver", "spleen", "aorta", "colon", "pancreas", "gall[bladder]")
 
