@@ -41,7 +41,7 @@ from deepgrow3d_app.click.batched import PolicyMix, next_clicks
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.click.guidance import guidance_maps
 from deepgrow3d_app.evaluation.protocol import Region
-from deepgrow3d_app.model.engine import reduced_precision
+from deepgrow3d_app.model.precision import reduced_precision
 from deepgrow3d_app.training.cases import CasePool, load_group
 from deepgrow3d_app.training.loss import dice_cross_entropy
 from deepgrow3d_app.training.patches import PatchSource

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deepgrow3d_app.model.network import on_device
+from deepgrow3d_app.model.precision import reduced_precision
 
 
 class Engine(Protocol):
@@ -26,7 +27,7 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch on a GPU where there is one, else on the CPU; 16-bit arithmetic where the hardware has it.
+    """PyTorch on a GPU where there is one, else on the CPU; 16-bit arithmetic where that is faster.
 
     Args:
         network: weights loaded; it is moved to ``device`` and belongs to the engine from then on.
@@ -64,11 +65,3 @@ class TorchEngine:
 def best_device() -> torch.device:
     """The first GPU, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def reduced_precision(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type that ``device`` computes fast with, or ``None`` where float32 is the fastest."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # An emulated bfloat16 would be slower than float32: ask for the instructions themselves.
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from deepgrow3d_app.errors import EngineError
 from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.model.precision import cpu_prefers_bfloat16
 from deepgrow3d_app.volume.atomic_folder import replaced_folder
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ LOW_PRIORITY = 10
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, in bfloat16 where the CPU has it; safe to share between threads.
+    """OpenVINO on the CPU, in bfloat16 where that is faster; safe to share between threads.
 
     Args:
         model: a converted network, (1, channels, i, j, k) to (1, 1, i, j, k).
@@ -46,14 +47,15 @@ class OpenVinoEngine:
         import openvino
 
         core = openvino.Core()
-        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._precision = "bfloat16" if has_bfloat16 else "float32"
+        can_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        in_bfloat16 = can_bfloat16 and cpu_prefers_bfloat16()
+        self._precision = "bfloat16" if in_bfloat16 else "float32"
         self._compiled = core.compile_model(
             model,
             "CPU",
             {
                 "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16 else "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             },
         )

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.model.checkpoint import load_weights
-from deepgrow3d_app.model.engine import reduced_precision
 from deepgrow3d_app.model.network import build_network, on_device
+from deepgrow3d_app.model.precision import cpu_has_bfloat16, reduced_precision
 from deepgrow3d_app.training.annotation import AnnotationBatch
 from deepgrow3d_app.training.average import WeightAverage
 from deepgrow3d_app.training.loss import departure, dice_cross_entropy
@@ -77,6 +77,7 @@ class Trainer:
 
     Attributes:
         step: gradient steps done.
+        in_bfloat16: whether convolutions are, or else float32.
         skipped_in_all: steps that were not, because the loss or its gradient was not finite.
     """
 
@@ -91,6 +92,8 @@ class Trainer:
         torch.manual_seed(plan.recipe.seed)
         self.plan = plan
         self.ranks = ranks
+        # Gradients underflow in float16; bfloat16 has the range of float32.
+        self.in_bfloat16 = reduced_precision(ranks.device) is torch.bfloat16
         network = build_network(plan.spec)
         if weights is not None:
             load_weights(network, weights)
@@ -128,10 +131,7 @@ class Trainer:
         batch = self.batch
         batch.click()
         inputs = batch.inputs().contiguous(memory_format=torch.channels_last_3d)
-        # Gradients underflow in float16; bfloat16 has the range of float32.
-        device = self.ranks.device
-        dtype = torch.bfloat16 if reduced_precision(device) is torch.bfloat16 else None
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.in_bfloat16):
             logits = self.parallel(inputs)[:, 0]
             before = self._answers_before(inputs, batch)
         losses = dice_cross_entropy(logits, batch.truths)
@@ -169,6 +169,7 @@ class Trainer:
         """Everything that :meth:`restore` needs to go on as if there had been no interruption."""
         return {
             "step": self.step,
+            "in_bfloat16": self.in_bfloat16 if self.ranks.device.type == "cpu" else None,
             "skipped": self._skipped,
             "skipped_in_all": self.skipped_in_all,
             "network": self.network.state_dict(),
@@ -182,6 +183,9 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave; a batch may be shared by another number of processes."""
+        kept = state.get("in_bfloat16")
+        if kept is not None and self.ranks.device.type == "cpu":  # a second trial could turn out otherwise
+            self.in_bfloat16 = kept and cpu_has_bfloat16()
         self.step, self._skipped, self.skipped_in_all = state["step"], state["skipped"], state["skipped_in_all"]
         self.network.load_state_dict(state["network"])
         for name, weight in self.average.weights.items():

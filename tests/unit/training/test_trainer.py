@@ -8,6 +8,7 @@ import torch
 
 from deepgrow3d_app.errors import CheckpointError, TrainingError
 from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.training import trainer as trainer_module
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.ranks import Ranks
 from deepgrow3d_app.training.trainer import MAX_SKIPPED_STEPS, RECENT_LOSSES, Recent, Trainer
@@ -95,6 +96,22 @@ def test_a_restored_trainer_goes_on_as_if_nothing_had_happened(make_trainer):
     for name, weight in trainer.average.weights.items():
         torch.testing.assert_close(restored.average.weights[name], weight, rtol=1e-4, atol=1e-6)
     assert restored.recent.mean_dice == pytest.approx(trainer.recent.mean_dice, rel=1e-3)
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_a_restored_trainer_computes_in_the_arithmetic_of_before(make_trainer, monkeypatch, has_instructions):
+    monkeypatch.setattr(trainer_module, "cpu_has_bfloat16", lambda: has_instructions)
+    monkeypatch.setattr(trainer_module, "reduced_precision", lambda device: torch.bfloat16)
+    state = as_read_from_disk(make_trainer().state())
+    monkeypatch.setattr(trainer_module, "reduced_precision", lambda device: None)
+    restored = make_trainer()
+    assert not restored.in_bfloat16
+    restored.restore(state)
+    assert restored.in_bfloat16 is has_instructions
+    del state["in_bfloat16"]  # as versions before this one saved it
+    another = make_trainer()
+    another.restore(state)
+    assert not another.in_bfloat16
 
 
 def test_training_starts_from_given_weights(make_trainer, tiny_spec):

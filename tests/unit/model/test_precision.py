@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from deepgrow3d_app.model import openvino_engine, precision
+from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.engine import TorchEngine
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.openvino_engine import OpenVinoEngine
+from deepgrow3d_app.model.precision import convolution_seconds, cpu_prefers_bfloat16, reduced_precision
+from deepgrow3d_app.model.spec import ModelSpec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def try_anew():
+    """Nothing is known of this CPU, before the test and after it."""
+    cpu_prefers_bfloat16.cache_clear()
+    yield
+    cpu_prefers_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("float32_s", "bfloat16_s", "expected"),
+    [
+        (0.020, 0.005, torch.bfloat16),  # tiles
+        (0.020, 0.010, torch.bfloat16),  # dot products twice as wide
+        (0.020, 0.019, None),  # a gain that is not worth its rounding
+        (0.020, 0.040, None),  # dot products at half the rate
+    ],
+)
+def test_the_faster_arithmetic_is_chosen(monkeypatch, try_anew, float32_s, bfloat16_s, expected):
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "convolution_seconds", lambda: (float32_s, bfloat16_s))
+    assert reduced_precision(CPU) is expected
+
+
+def test_what_would_be_emulated_is_not_tried(monkeypatch, try_anew):
+    def refuse():
+        raise AssertionError("tried")
+
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "convolution_seconds", refuse)
+    assert reduced_precision(CPU) is None
+
+
+def test_a_cpu_is_tried_once(monkeypatch, try_anew):
+    seconds = iter([(2.0, 1.0)])
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "convolution_seconds", lambda: next(seconds))
+    assert [reduced_precision(CPU) for _ in range(3)] == [torch.bfloat16] * 3
+
+
+def test_a_trial_times_both():
+    assert min(convolution_seconds()) > 0
+
+
+def test_both_engines_compute_in_float32_where_bfloat16_is_slower(monkeypatch, try_anew):
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "convolution_seconds", lambda: (1.0, 2.0))
+    spec = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
+    checkpoint = Checkpoint(spec, {name: tensor.half() for name, tensor in weights_of(build_network(spec)).items()})
+    assert TorchEngine(checkpoint.network(), CPU).device == "torch, cpu (float32)"
+    assert openvino_engine.openvino_is_installed()
+    assert OpenVinoEngine.of(checkpoint, None).device == "OpenVINO, cpu (float32)"
