@@ -1,0 +1,106 @@
+"""The cases that the shipped network is trained on: the labels of their sources and the drawn ones, together.
+
+    python benchmarks/training_cases.py DATA --output CASES [--next]
+
+``DATA`` holds the volumes by the names in ``benchmarks/labels/README.md``, each as ``image.nii.gz``,
+``labels.nii.gz`` and ``structures.json``. Slices of the lungs are halved, and the header of ``ct-spleen8``, which
+mirrors left and right, is set right. Each folder in ``CASES`` then is a case for ``deepgrow3d train``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from deepgrow3d_app.cases.layouts.structure_names import names_beside
+from deepgrow3d_app.volume.geometry import Affine
+from deepgrow3d_app.volume.volume import Mask
+
+NIFTI1_IMAGE: Any = nibabel.Nifti1Image  # nibabel's methods carry no types
+
+LABELS = Path(__file__).parent / "labels"
+NEXT = LABELS / "next"
+CASES = ("ct-slab", "ct-aorta", "ct-pulmonary", "ct-spleen8", "ct-lung1", "ct-lung2", "mr-abdomen")
+HALVED = ("ct-lung1", "ct-lung2")
+MIRRORED = ("ct-spleen8",)
+
+
+def halved(image: npt.NDArray[np.int16], labels: Mask, affine: Affine) -> tuple[npt.NDArray[np.int16], Mask, Affine]:
+    """Each slice at half its resolution: blocks of 2 x 2 voxels; a label where it has half of the block or more.
+
+    Args:
+        image, labels: (i, j, k), with even extents in the slice.
+        affine: of both.
+    """
+    i, j, k = image.shape
+    blocks = (i // 2, 2, j // 2, 2, k)
+    coarse = np.zeros((i // 2, j // 2, k), np.uint8)
+    for value in np.unique(labels)[1:]:
+        coarse[(labels == value).reshape(blocks).mean(axis=(1, 3)) >= 0.5] = value
+    mean = image.reshape(blocks).mean(axis=(1, 3))
+    step = np.diag([2.0, 2.0, 1.0, 1.0])
+    step[:2, 3] = 0.5  # the middle of a block
+    return mean.round().astype(np.int16), coarse, affine @ step
+
+
+def with_drawn(labels: Mask, names: dict[str, int], name: str, folders: Sequence[Path]) -> tuple[Mask, dict[str, int]]:
+    """``labels`` and ``names``, and those of the case ``name`` in ``folders``: what comes first wins.
+
+    Raises:
+        ValueError: drawn labels lie on another grid.
+    """
+    labels, names = labels.copy(), dict(names)
+    for folder in folders:
+        file = folder / f"{name}.nii.gz"
+        if not file.exists():
+            continue
+        drawn = np.asanyarray(NIFTI1_IMAGE.from_filename(file).dataobj)
+        if drawn.shape != labels.shape:
+            raise ValueError(f"{file} has the shape {drawn.shape}, the labels of {name} have {labels.shape}.")
+        labels[labels == 0] = drawn[labels == 0]
+        names |= json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return labels, names
+
+
+def write_case(data: Path, output: Path, name: str, folders: Sequence[Path]) -> int:
+    """Write the case ``name`` to a folder in ``output``; returns how many structures it has."""
+    source = NIFTI1_IMAGE.from_filename(data / name / "image.nii.gz")
+    image = np.asanyarray(source.dataobj).astype(np.int16)
+    labels = np.asanyarray(NIFTI1_IMAGE.from_filename(data / name / "labels.nii.gz").dataobj).astype(np.uint8)
+    affine: Affine = np.array(source.affine, dtype=np.float64)
+    if name in HALVED:
+        image, labels, affine = halved(image, labels, affine)
+    labels, names = with_drawn(labels, names_beside(data / name), name, folders)
+    if name in MIRRORED:
+        affine = np.diag([-1.0, 1.0, 1.0, 1.0]) @ affine
+    folder = output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    nibabel.save(NIFTI1_IMAGE(image, affine), folder / "image.nii.gz")
+    nibabel.save(NIFTI1_IMAGE(labels, affine), folder / "labels.nii.gz")
+    (folder / "structures.json").write_text(json.dumps({"structures": names}, indent=1), encoding="utf-8")
+    return len(names)
+
+
+def main() -> None:
+    """Write all cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the volumes, with the labels of their sources")
+    parser.add_argument("--output", type=Path, required=True, help="the cases; made where it is missing")
+    parser.add_argument("--next", action="store_true", help="with labels that no shipped network has seen yet")
+    arguments = parser.parse_args()
+    console = Console()
+    for name in CASES:
+        count = write_case(arguments.data, arguments.output, name, (LABELS, NEXT) if arguments.next else (LABELS,))
+        console.print(f"{name}: {count} structures")
+
+
+if __name__ == "__main__":
+    main()
