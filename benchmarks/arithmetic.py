@@ -24,7 +24,7 @@ from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.engine import Engine, TorchEngine
 from deepgrow3d_app.model.engine_choice import trial_inputs
 from deepgrow3d_app.model.openvino_engine import OpenVinoEngine
-from deepgrow3d_app.model.precision import convolution_seconds, cpu_has_bfloat16, cpu_prefers_bfloat16
+from deepgrow3d_app.model.precision import ADVANTAGE, convolution_seconds, cpu_has_bfloat16
 
 CHECKPOINT = Path(__file__).parents[1] / "apps" / "deepgrow3d" / "model" / "deepgrow3d.safetensors"
 ROUNDS = 9
@@ -70,7 +70,7 @@ def main() -> None:
     console.print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.2f}; a patch of {shape} voxels")
     console.print(table)
     single, half = convolution_seconds()
-    chosen = "bfloat16" if cpu_prefers_bfloat16() else "float32"
+    chosen = "bfloat16" if half < ADVANTAGE * single else "float32"
     console.print(f"The trial of one convolution, in each process: {half / single:.2f}, so {chosen} is used.")
 
 

@@ -1,8 +1,8 @@
-"""The cases that the shipped network is trained on: the labels of their sources and the drawn ones, together.
+"""The cases that the shipped network is trained on, but for the hippocampi: labels of sources and drawn ones together.
 
     python benchmarks/training_cases.py DATA --output CASES [--next]
 
-``DATA`` holds the volumes by the names in ``benchmarks/labels/README.md``, each as ``image.nii.gz``,
+``DATA`` holds the volumes by the names in ``docs/evaluation/sources.json``, each as ``image.nii.gz``,
 ``labels.nii.gz`` and ``structures.json``. Slices of the lungs are halved, and the header of ``ct-spleen8``, which
 mirrors left and right, is set right. Each folder in ``CASES`` then is a case for ``deepgrow3d train``.
 """
@@ -43,7 +43,8 @@ def halved(image: npt.NDArray[np.int16], labels: Mask, affine: Affine) -> tuple[
     i, j, k = image.shape
     blocks = (i // 2, 2, j // 2, 2, k)
     coarse = np.zeros((i // 2, j // 2, k), np.uint8)
-    for value in np.unique(labels)[1:]:
+    values = np.unique(labels)
+    for value in values[values > 0]:
         coarse[(labels == value).reshape(blocks).mean(axis=(1, 3)) >= 0.5] = value
     mean = image.reshape(blocks).mean(axis=(1, 3))
     step = np.diag([2.0, 2.0, 1.0, 1.0])
@@ -51,34 +52,42 @@ def halved(image: npt.NDArray[np.int16], labels: Mask, affine: Affine) -> tuple[
     return mean.round().astype(np.int16), coarse, affine @ step
 
 
-def with_drawn(labels: Mask, names: dict[str, int], name: str, folders: Sequence[Path]) -> tuple[Mask, dict[str, int]]:
-    """``labels`` and ``names``, and those of the case ``name`` in ``folders``: what comes first wins.
+def with_drawn(
+    labels: Mask, names: dict[str, int], affine: Affine, name: str, folders: Sequence[Path]
+) -> tuple[Mask, dict[str, int]]:
+    """``labels`` and ``names``, and those of the case ``name`` in ``folders``: where two label a voxel, the first wins.
 
     Raises:
-        ValueError: drawn labels lie on another grid.
+        ValueError: drawn labels lie on another grid than ``labels`` with ``affine``, or use a name or a value again.
     """
     labels, names = labels.copy(), dict(names)
     for folder in folders:
         file = folder / f"{name}.nii.gz"
         if not file.exists():
             continue
-        drawn = np.asanyarray(NIFTI1_IMAGE.from_filename(file).dataobj)
-        if drawn.shape != labels.shape:
-            raise ValueError(f"{file} has the shape {drawn.shape}, the labels of {name} have {labels.shape}.")
+        image = NIFTI1_IMAGE.from_filename(file)
+        drawn = np.asanyarray(image.dataobj)
+        if drawn.shape != labels.shape or not np.allclose(image.affine, affine, atol=1e-2):
+            raise ValueError(
+                f"{file} lies on another grid than the labels of {name}. Take the volume as its source has it."
+            )
+        added: dict[str, int] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        if not set(added).isdisjoint(names) or not set(added.values()).isdisjoint(names.values()):
+            raise ValueError(f"{file} uses a name or a value that {name} has already: {added}, {names}.")
         labels[labels == 0] = drawn[labels == 0]
-        names |= json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        names |= added
     return labels, names
 
 
 def write_case(data: Path, output: Path, name: str, folders: Sequence[Path]) -> int:
     """Write the case ``name`` to a folder in ``output``; returns how many structures it has."""
     source = NIFTI1_IMAGE.from_filename(data / name / "image.nii.gz")
-    image = np.asanyarray(source.dataobj).astype(np.int16)
+    image = np.asanyarray(source.dataobj).round().astype(np.int16)
     labels = np.asanyarray(NIFTI1_IMAGE.from_filename(data / name / "labels.nii.gz").dataobj).astype(np.uint8)
     affine: Affine = np.array(source.affine, dtype=np.float64)
     if name in HALVED:
         image, labels, affine = halved(image, labels, affine)
-    labels, names = with_drawn(labels, names_beside(data / name), name, folders)
+    labels, names = with_drawn(labels, names_beside(data / name), affine, name, folders)
     if name in MIRRORED:
         affine = np.diag([-1.0, 1.0, 1.0, 1.0]) @ affine
     folder = output / name
@@ -86,7 +95,7 @@ def write_case(data: Path, output: Path, name: str, folders: Sequence[Path]) -> 
     nibabel.save(NIFTI1_IMAGE(image, affine), folder / "image.nii.gz")
     nibabel.save(NIFTI1_IMAGE(labels, affine), folder / "labels.nii.gz")
     (folder / "structures.json").write_text(json.dumps({"structures": names}, indent=1), encoding="utf-8")
-    return len(names)
+    return int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
 
 
 def main() -> None:

@@ -81,6 +81,7 @@ def digest(setting: Setting) -> str:
 
 def _another_evaluation(folder: Path) -> InvalidRequest:
     return InvalidRequest(
-        f"'{folder}' holds another evaluation (other cases, structures, clicks, methods, users, hands or version). "
+        f"'{folder}' holds another evaluation (other cases, structures, clicks, methods, users, hands, version, device "
+        "or arithmetic). "
         "Name another --output, or remove that folder to start over."
     )

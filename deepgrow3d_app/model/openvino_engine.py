@@ -1,4 +1,4 @@
-"""OpenVINO behind the engine's interface: two to three times as fast as PyTorch on a CPU.
+"""OpenVINO behind the engine's interface: 1.3 to 3 times as fast as PyTorch on a CPU.
 
 The network is converted once for each checkpoint, in a process of its own, and kept on disk; compiling what is kept
 takes a fraction of a second. OpenVINO is imported when it is first needed: without it, PyTorch computes.

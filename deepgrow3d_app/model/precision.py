@@ -6,13 +6,13 @@ import functools
 import time
 
 import torch
-from torch import nn
+from torch.nn.functional import conv3d
 
 FEATURES = 32
 EXTENT = 32
 ROUNDS = 4
 ADVANTAGE = 0.9
-"""bfloat16 is worth its rounding from this share of float32's time on."""
+"""bfloat16 is used where it takes less than this share of float32's time: a smaller gain is not worth its rounding."""
 
 
 def reduced_precision(device: torch.device) -> torch.dtype | None:
@@ -26,9 +26,9 @@ def reduced_precision(device: torch.device) -> torch.dtype | None:
 def cpu_prefers_bfloat16() -> bool:
     """Whether this CPU convolves faster in bfloat16: tried once for each process, in a fraction of a second.
 
-    To have the instructions is not enough. Where a processor multiplies bfloat16 in tiles (AMX) it is several times as
-    fast, and where it has dot products alone (AVX-512) twice as fast, or half as fast: an Intel Xeon whose tiles the
-    hypervisor hides is of the last kind. Where it has neither, bfloat16 is emulated, and not tried.
+    To have the instructions is not enough. A processor that multiplies bfloat16 in tiles (AMX) is faster with it; one
+    that has dot products alone (AVX-512) may be faster or slower: an Intel Xeon whose tiles the hypervisor hides takes
+    about twice float32's time. The trial is PyTorch's and decides for OpenVINO, too: both compute with oneDNN.
     """
     if not cpu_has_bfloat16():
         return False
@@ -37,7 +37,7 @@ def cpu_prefers_bfloat16() -> bool:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16: without them it is emulated, many times slower."""
+    """Whether this CPU has AVX-512's instructions for bfloat16: without them PyTorch emulates it."""
     return torch.cpu._is_avx512_bf16_supported()
 
 
@@ -47,14 +47,14 @@ def convolution_seconds() -> tuple[float, float]:
 
     The two take turns, so that other work on the machine slows both.
     """
-    convolution = nn.Conv3d(FEATURES, FEATURES, kernel_size=3, padding=1)
-    convolution.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    # Zeros: whoever has seeded PyTorch's generator finds it as he left it.
+    kernel = torch.zeros(FEATURES, FEATURES, 3, 3, 3).to(memory_format=torch.channels_last_3d)
     features = torch.zeros(1, FEATURES, EXTENT, EXTENT, EXTENT).to(memory_format=torch.channels_last_3d)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(ROUNDS + 1):  # the first one makes the kernels
         for in_bfloat16, times in seconds.items():
             start = time.perf_counter()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
-                convolution(features)
+                conv3d(features, kernel, padding=1)
             times.append(time.perf_counter() - start)
     return min(seconds[False][1:]), min(seconds[True][1:])

@@ -77,7 +77,7 @@ class Trainer:
 
     Attributes:
         step: gradient steps done.
-        in_bfloat16: whether convolutions are, or else float32.
+        in_bfloat16: whether convolutions are computed in bfloat16, else in float32; the same in all processes.
         skipped_in_all: steps that were not, because the loss or its gradient was not finite.
     """
 
@@ -93,7 +93,7 @@ class Trainer:
         self.plan = plan
         self.ranks = ranks
         # Gradients underflow in float16; bfloat16 has the range of float32.
-        self.in_bfloat16 = reduced_precision(ranks.device) is torch.bfloat16
+        self.in_bfloat16 = bool(ranks.first(reduced_precision(ranks.device) is torch.bfloat16))
         network = build_network(plan.spec)
         if weights is not None:
             load_weights(network, weights)
@@ -185,7 +185,7 @@ class Trainer:
         """Go on from what :meth:`state` gave; a batch may be shared by another number of processes."""
         kept = state.get("in_bfloat16")
         if kept is not None and self.ranks.device.type == "cpu":  # a second trial could turn out otherwise
-            self.in_bfloat16 = kept and cpu_has_bfloat16()
+            self.in_bfloat16 = bool(self.ranks.first(kept and cpu_has_bfloat16()))
         self.step, self._skipped, self.skipped_in_all = state["step"], state["skipped"], state["skipped_in_all"]
         self.network.load_state_dict(state["network"])
         for name, weight in self.average.weights.items():

@@ -53,16 +53,20 @@ def test_labels_of_the_source_win_over_drawn_ones_and_these_over_later_ones(tmp_
         nibabel.save(image, tmp_path / folder / "case.nii.gz")
         (tmp_path / folder / "case.json").write_text(json.dumps({name: max(drawn)}))
     folders = (tmp_path / "labels", tmp_path / "next")
-    together, names = with_drawn(labels, {"lesion": 1}, "case", folders)
+    together, names = with_drawn(labels, {"lesion": 1}, np.eye(4), "case", folders)
     assert together.ravel().tolist() == [1, 2, 3, 0]
     assert names == {"lesion": 1, "organ": 2, "vessel": 3}
-    assert with_drawn(labels, {"lesion": 1}, "another", folders)[1] == {"lesion": 1}
-    with pytest.raises(ValueError, match="has the shape"):
-        with_drawn(labels[..., :2], {}, "case", folders)
+    assert with_drawn(labels, {"lesion": 1}, np.eye(4), "another", folders)[1] == {"lesion": 1}
+    for part, affine in ((labels[..., :2], np.eye(4)), (labels, np.diag([-1.0, 1, 1, 1]))):
+        with pytest.raises(ValueError, match="another grid"):
+            with_drawn(part, {}, affine, "case", folders)
+    for taken in ({"vessel": 1}, {"lesion": 2}):
+        with pytest.raises(ValueError, match="a name or a value that case has already"):
+            with_drawn(labels, taken, np.eye(4), "case", folders)
 
 
 def test_a_written_case_is_halved_or_set_right_by_its_name(data, tmp_path):
-    assert write_case(data, tmp_path / "cases", "ct-lung1", ()) == 2
+    assert write_case(data, tmp_path / "cases", "ct-lung1", ()) == 1  # the speck is lost
     assert write_case(data, tmp_path / "cases", "ct-spleen8", ()) == 2
     lung = Nifti1Image.from_filename(tmp_path / "cases" / "ct-lung1" / "image.nii.gz")
     assert lung.shape == (2, 2, 2)

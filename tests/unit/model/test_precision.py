@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deepgrow3d_app.model import openvino_engine, precision
+from deepgrow3d_app.model import precision
 from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
 from deepgrow3d_app.model.engine import TorchEngine
 from deepgrow3d_app.model.network import build_network
@@ -51,15 +51,31 @@ def test_a_cpu_is_tried_once(monkeypatch, try_anew):
     assert [reduced_precision(CPU) for _ in range(3)] == [torch.bfloat16] * 3
 
 
-def test_a_trial_times_both():
+def test_a_trial_computes_in_both_and_leaves_the_random_generator_alone(monkeypatch):
+    computed = []
+
+    def convolve(features, kernel, padding):
+        result = torch.nn.functional.conv3d(features, kernel, padding=padding)
+        computed.append(result.dtype)
+        return result
+
+    monkeypatch.setattr(precision, "conv3d", convolve)
+    before = torch.random.get_rng_state()
     assert min(convolution_seconds()) > 0
+    assert set(computed[0::2]) == {torch.float32}
+    assert set(computed[1::2]) == {torch.bfloat16}
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_both_engines_compute_in_float32_where_bfloat16_is_slower(monkeypatch, try_anew):
+@pytest.mark.parametrize(("bfloat16_s", "arithmetic"), [(2.0, "float32"), (0.5, "bfloat16")])
+def test_both_engines_compute_in_what_is_faster(monkeypatch, try_anew, bfloat16_s, arithmetic):
+    import openvino
+
     monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "convolution_seconds", lambda: (1.0, 2.0))
+    monkeypatch.setattr(precision, "convolution_seconds", lambda: (1.0, bfloat16_s))
     spec = ModelSpec(channels=(4, 8, 8), patch_shape=(16, 16, 16))
     checkpoint = Checkpoint(spec, {name: tensor.half() for name, tensor in weights_of(build_network(spec)).items()})
-    assert TorchEngine(checkpoint.network(), CPU).device == "torch, cpu (float32)"
-    assert openvino_engine.openvino_is_installed()
-    assert OpenVinoEngine.of(checkpoint, None).device == "OpenVINO, cpu (float32)"
+    assert TorchEngine(checkpoint.network(), CPU).device == f"torch, cpu ({arithmetic})"
+    can_bfloat16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    expected = arithmetic if can_bfloat16 else "float32"
+    assert OpenVinoEngine.of(checkpoint, None).device == f"OpenVINO, cpu ({expected})"

@@ -114,6 +114,16 @@ def test_a_restored_trainer_computes_in_the_arithmetic_of_before(make_trainer, m
     assert not another.in_bfloat16
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [(torch.bfloat16, torch.bfloat16), (None, torch.float32)])
+def test_a_step_is_computed_in_the_arithmetic_that_was_chosen(make_trainer, monkeypatch, chosen, expected):
+    monkeypatch.setattr(trainer_module, "reduced_precision", lambda device: chosen)
+    trainer = make_trainer()
+    answered = []
+    trainer.network.register_forward_hook(lambda module, inputs, logits: answered.append(logits.dtype))
+    trainer.train_step()
+    assert answered == [expected]
+
+
 def test_training_starts_from_given_weights(make_trainer, tiny_spec):
     torch.manual_seed(99)
     weights = {name: weight.detach().clone() for name, weight in build_network(tiny_spec).named_parameters()}
