@@ -13,18 +13,16 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from deepgrow3d_app.cases.layouts.structure_names import names_beside
+from deepgrow3d_app.cases.folders import find_cases
+from deepgrow3d_app.cases.labelled_case import structures_in
+from deepgrow3d_app.volume.files import encode_volume, read_mask, write_mask
 from deepgrow3d_app.volume.geometry import Affine
-from deepgrow3d_app.volume.volume import Mask
-
-NIFTI1_IMAGE: Any = nibabel.Nifti1Image  # nibabel's methods carry no types
+from deepgrow3d_app.volume.volume import Mask, Volume
 
 LABELS = Path(__file__).parent / "labels"
 NEXT = LABELS / "next"
@@ -65,9 +63,8 @@ def with_drawn(
         file = folder / f"{name}.nii.gz"
         if not file.exists():
             continue
-        image = NIFTI1_IMAGE.from_filename(file)
-        drawn = np.asanyarray(image.dataobj)
-        if drawn.shape != labels.shape or not np.allclose(image.affine, affine, atol=1e-2):
+        drawn, drawn_affine = read_mask(file)
+        if drawn.shape != labels.shape or not np.allclose(drawn_affine, affine, atol=1e-2):
             raise ValueError(
                 f"{file} lies on another grid than the labels of {name}. Take the volume as its source has it."
             )
@@ -81,21 +78,21 @@ def with_drawn(
 
 def write_case(data: Path, output: Path, name: str, folders: Sequence[Path]) -> int:
     """Write the case ``name`` to a folder in ``output``; returns how many structures it has."""
-    source = NIFTI1_IMAGE.from_filename(data / name / "image.nii.gz")
-    image = np.asanyarray(source.dataobj).round().astype(np.int16)
-    labels = np.asanyarray(NIFTI1_IMAGE.from_filename(data / name / "labels.nii.gz").dataobj).astype(np.uint8)
-    affine: Affine = np.array(source.affine, dtype=np.float64)
+    (source,) = find_cases(data / name)
+    case = source.load()
+    image, labels, affine = case.volume.array, case.labels, case.volume.affine
     if name in HALVED:
         image, labels, affine = halved(image, labels, affine)
-    labels, names = with_drawn(labels, names_beside(data / name), affine, name, folders)
+    labels, names = with_drawn(labels, dict(source.names), affine, name, folders)
     if name in MIRRORED:
         affine = np.diag([-1.0, 1.0, 1.0, 1.0]) @ affine
+    structures = structures_in(labels, names)
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
-    nibabel.save(NIFTI1_IMAGE(image, affine), folder / "image.nii.gz")
-    nibabel.save(NIFTI1_IMAGE(labels, affine), folder / "labels.nii.gz")
-    (folder / "structures.json").write_text(json.dumps({"structures": names}, indent=1), encoding="utf-8")
-    return int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
+    (folder / "image.nii.gz").write_bytes(encode_volume(Volume(image, affine)))
+    write_mask(labels, affine, folder / "labels.nii.gz")
+    (folder / "structures.json").write_text(json.dumps({"structures": structures}, indent=1), encoding="utf-8")
+    return len(structures)
 
 
 def main() -> None:

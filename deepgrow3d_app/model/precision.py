@@ -27,8 +27,9 @@ def cpu_prefers_bfloat16() -> bool:
     """Whether this CPU convolves faster in bfloat16: tried once for each process, in a fraction of a second.
 
     To have the instructions is not enough. A processor that multiplies bfloat16 in tiles (AMX) is faster with it; one
-    that has dot products alone (AVX-512) may be faster or slower: an Intel Xeon whose tiles the hypervisor hides takes
-    about twice float32's time. The trial is PyTorch's and decides for OpenVINO, too: both compute with oneDNN.
+    that has dot products alone (AVX-512) may be faster or slower: for this convolution, an Intel Xeon whose tiles the
+    hypervisor hides takes about twice float32's time. The trial is PyTorch's and decides for OpenVINO, too: both
+    compute with oneDNN.
     """
     if not cpu_has_bfloat16():
         return False
