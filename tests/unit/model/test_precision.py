@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from deepgrow3d_app.model.precision import convolution_seconds, cpu_prefers_bflo
 from deepgrow3d_app.model.spec import ModelSpec
 
 CPU = torch.device("cpu")
+WAITING_S = 0.05
 
 
 @pytest.fixture
@@ -65,6 +68,22 @@ def test_a_trial_computes_in_both_and_leaves_the_random_generator_alone(monkeypa
     assert set(computed[0::2]) == {torch.float32}
     assert set(computed[1::2]) == {torch.bfloat16}
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_trial_does_not_count_waiting_and_leaves_the_number_of_threads(monkeypatch):
+    """On a busy machine it is at times bfloat16's turn that waits: it would have been thought the slower one."""
+
+    def convolve_after_waiting(features, kernel, padding):
+        assert torch.get_num_threads() == 1
+        if torch.is_autocast_enabled("cpu"):
+            time.sleep(WAITING_S)
+        return torch.nn.functional.conv3d(features, kernel, padding=padding)
+
+    monkeypatch.setattr(precision, "conv3d", convolve_after_waiting)
+    monkeypatch.setattr(precision, "EXTENT", 4)
+    threads = torch.get_num_threads()
+    assert max(convolution_seconds()) < WAITING_S / 2
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(("bfloat16_s", "arithmetic"), [(2.0, "float32"), (0.5, "bfloat16")])
