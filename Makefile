@@ -106,6 +106,8 @@ evaluation: $(RUNTIME)  ## score the shipped network beside the baselines; write
 bench: $(RUNTIME)  ## what a click, judging it, and a step of training cost, beside what others need
 	$(BIN)/python benchmarks/evaluation_overhead.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python -m benchmarks.network_step
+	$(BIN)/python -m benchmarks.random_walk
 	$(BIN)/python -m benchmarks.arithmetic
 	$(BIN)/python -m benchmarks.click_latency --json runs/click-latency.json
 

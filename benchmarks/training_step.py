@@ -41,7 +41,7 @@ from deepgrow3d_app.click.batched import PolicyMix, next_clicks
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.click.guidance import guidance_maps
 from deepgrow3d_app.evaluation.protocol import Region
-from deepgrow3d_app.model.precision import reduced_precision
+from deepgrow3d_app.model.allocator import keep_freed_memory
 from deepgrow3d_app.training.cases import CasePool, load_group
 from deepgrow3d_app.training.loss import dice_cross_entropy
 from deepgrow3d_app.training.patches import PatchSource
@@ -222,11 +222,11 @@ class Step:
         self.trainer.batch.click()
 
     def feed(self) -> None:
-        self.inputs = self.trainer.batch.inputs().contiguous(memory_format=torch.channels_last_3d)
+        precision = torch.bfloat16 if self.trainer.in_bfloat16 else torch.float32
+        self.inputs = self.trainer.batch.inputs().to(precision, memory_format=torch.channels_last_3d)
 
     def forward(self) -> None:
-        dtype = torch.bfloat16 if reduced_precision(CPU) is torch.bfloat16 else None
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.trainer.in_bfloat16):
             self.logits = self.trainer.parallel(self.inputs)[:, 0]
 
     def learn(self) -> None:
@@ -279,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="at least 5 (default 15)")
     rounds = max(5, parser.parse_args(arguments).rounds)
     console = Console()
+    keep_freed_memory()  # as `deepgrow3d train` does
     compare_clicks(rounds, console)
     time_step(min(rounds, 7), console)
 

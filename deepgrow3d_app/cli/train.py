@@ -66,11 +66,13 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node 2 -m deepgrow3d_app train CASES ... The processes share
     each batch, so --batch-size is that of all of them together.
     """
+    from deepgrow3d_app.model.allocator import keep_freed_memory
     from deepgrow3d_app.training.plan import Budget
     from deepgrow3d_app.training.ranks import joined
     from deepgrow3d_app.training.run import RunRequest, run_training
     from deepgrow3d_app.training.run_folder import RunFolder
 
+    keep_freed_memory()
     folder = RunFolder(output)
     changes = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}

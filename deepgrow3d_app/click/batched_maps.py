@@ -19,7 +19,9 @@ from deepgrow3d_app.click.guidance import SWEEP_ROUNDS, Point
 from deepgrow3d_app.click.random_walk import (
     SEED_RADIUS_VOXELS,
     Iterate,
+    State,
     conductances_of,
+    dot,
     foreground_probability,
     log_odds_of,
     one_iteration,
@@ -169,7 +171,27 @@ def _iteration_on(device: torch.device) -> Iterate:
     """On a GPU, some thirty calls become a few kernels, where PyTorch's compiler for it is installed."""
     if device.type == "cpu" or importlib.util.find_spec("triton") is None:
         return one_iteration
-    return torch.compile(one_iteration)
+    return torch.compile(one_iteration_anew)
+
+
+def one_iteration_anew(couplings: Sequence[Tensor], state: State) -> State:
+    """As :func:`~deepgrow3d_app.click.random_walk.one_iteration`, in new arrays, for PyTorch's compiler.
+
+    It fuses what is new; at the other one, which changes its arguments, that of PyTorch 2.13 fails with a KeyError.
+    """
+    solution, residual, direction, energy = state
+    along = direction.flatten()
+    out = along.clone()
+    for coupling in couplings:
+        step = along.numel() - coupling.numel()
+        out[: coupling.numel()].sub_(coupling * along[step:])
+        out[step:].sub_(coupling * along[: coupling.numel()])
+    outflow = out.view_as(direction)
+    length = energy / dot(direction, outflow).clamp(min=1e-30)
+    solution = solution + length * direction
+    residual = residual - length * outflow
+    rest = dot(residual, residual)
+    return solution, residual, residual + rest / energy.clamp(min=1e-30) * direction, rest
 
 
 def _walker_seeds(shape: torch.Size, clicks: ClickTable) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ of the image, for several maps at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,9 +31,10 @@ Conductances = tuple[Tensor, Tensor, Tensor]
 """How easily a walk crosses from a voxel to the next along i, j and k; each one shorter along its axis."""
 
 State = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Of the conjugate gradients: potential, residual, direction (n, i, j, k), and energy (n, 1, 1, 1)."""
+"""Of the conjugate gradients: solution, residual, direction (n, i, j, k), and energy (n, 1, 1, 1)."""
 
-Iterate = Callable[[Conductances, Tensor, Tensor, State], State]
+Iterate = Callable[[Sequence[Tensor], State], State]
+"""From the couplings of neighbours along i, j and k, and a state, to the next state."""
 
 
 def walker_maps(
@@ -117,44 +119,77 @@ def foreground_probability(
     Laplace equation. It is found by conjugate gradients with Jacobi's preconditioner until the residual of each
     map falls below ``TOLERANCE`` of what it was at first.
 
+    The equations are solved for the potential times the root of what their diagonal has for a voxel: so they have
+    ones on the diagonal, which is what the preconditioner is for, and seeds drop out because their scale is 0.
+
     Args:
         conductances: of n maps: (n, i - 1, j, k), (n, i, j - 1, k) and (n, i, j, k - 1), positive.
         seeds: bool (n, i, j, k), at least one in each map.
         values: float32 (n, i, j, k) or fewer axes, the seeds' potentials; 0 where there is no seed.
-        iterate: what :func:`one_iteration` does, perhaps compiled.
+        iterate: one step; :func:`one_iteration` where ``None``.
 
     Returns:
         float32 (n, i, j, k), from 0 to 1.
     """
     iterate = iterate or one_iteration
-    free = (~seeds).float()
-    potential = values.expand(seeds.shape).clone()
-    residual = -free * _outflow(conductances, potential)
-    inverse = free / _total(conductances, residual)
-    bound = TOLERANCE**2 * _dot(residual, residual)
-    scaled = residual * inverse
-    direction = scaled
-    energy = _dot(residual, scaled)
-    state = (potential, residual, direction, energy)
+    free = ~seeds
+    potential = values.expand(seeds.shape).clone(memory_format=torch.contiguous_format)
+    roots = _total(conductances, potential).sqrt_().mul_(free)
+    scale = torch.where(free, 1 / roots, 0.0)
+    couplings = _couplings(conductances, scale)
+    residual = _outflow(conductances, potential).neg_().mul_(free)
+    bound = TOLERANCE**2 * dot(residual, residual)
+    residual.mul_(scale)
+    state = (torch.zeros_like(residual), residual, residual.clone(), dot(residual, residual))
     for iteration in range(MAX_ITERATIONS):
-        state = iterate(conductances, free, inverse, state)
-        if iteration % ITERATIONS_PER_CHECK == 0 and bool((_dot(state[1], state[1]) <= bound).all()):
-            break
-    return state[0].clamp(0.0, 1.0)
+        state = iterate(couplings, state)
+        if iteration % ITERATIONS_PER_CHECK == 0:
+            unscaled = state[1] * roots
+            if bool((dot(unscaled, unscaled) <= bound).all()):
+                break
+    return potential.addcmul_(state[0], scale).clamp_(0.0, 1.0)
 
 
-def one_iteration(conductances: Conductances, free: Tensor, inverse: Tensor, state: State) -> State:
-    """One step of the conjugate gradients, for all maps."""
-    potential, residual, direction, energy = state
-    outflow = free * _outflow(conductances, direction)
+def one_iteration(couplings: Sequence[Tensor], state: State) -> State:
+    """One step of the conjugate gradients, for all maps. The state's arrays are changed."""
+    solution, residual, direction, energy = state
+    outflow = direction.clone()
+    along, out = direction.flatten(), outflow.view(-1)
+    for coupling in couplings:
+        step = along.numel() - coupling.numel()
+        out[: coupling.numel()].addcmul_(coupling, along[step:], value=-1)
+        out[step:].addcmul_(coupling, along[: coupling.numel()], value=-1)
     # A map that is solved has no energy left: it stays as it is while the others go on.
-    step = energy / _dot(direction, outflow).clamp(min=1e-30)
-    potential = potential + step * direction
-    residual = residual - step * outflow
-    scaled = residual * inverse
-    rest = _dot(residual, scaled)
-    direction = scaled + (rest / energy.clamp(min=1e-30)) * direction
-    return potential, residual, direction, rest
+    length = energy / dot(direction, outflow).clamp(min=1e-30)
+    solution.addcmul_(length, direction)
+    residual.addcmul_(length, outflow, value=-1)
+    rest = dot(residual, residual)
+    direction.mul_(rest / energy.clamp(min=1e-30)).add_(residual)
+    return solution, residual, direction, rest
+
+
+def _couplings(conductances: Conductances, scale: Tensor) -> list[Tensor]:
+    """The scaled equations beside their diagonal: for each axis, between a voxel and the next one, along all voxels.
+
+    Along all voxels of all maps in one row, a neighbour is a fixed number of voxels away, and every access is to
+    voxels that lie in a row, which is fastest. Where the row comes to the end of an axis, there is no coupling.
+
+    Args:
+        conductances: as above.
+        scale: (n, i, j, k), one over the root of a free voxel's conductances; 0 at seeds.
+
+    Returns:
+        For each axis a row of as many as there are voxels, less the distance to the neighbour.
+    """
+    couplings = []
+    for axis, conductance in enumerate(conductances, start=1):
+        last = scale.shape[axis] - 1
+        coupling = torch.zeros_like(scale)
+        coupling.narrow(axis, 0, last).copy_(conductance)
+        coupling.narrow(axis, 0, last).mul_(scale.narrow(axis, 0, last)).mul_(scale.narrow(axis, 1, last))
+        distance = math.prod(scale.shape[axis + 1 :])
+        couplings.append(coupling.flatten()[: scale.numel() - distance])
+    return couplings
 
 
 def _outflow(conductances: Conductances, potential: Tensor) -> Tensor:
@@ -178,7 +213,7 @@ def _total(conductances: Conductances, like: Tensor) -> Tensor:
     return total
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
     """Scalar product of each map, (n, 1, 1, 1)."""
     return (a * b).sum(dim=(1, 2, 3), keepdim=True)
 

@@ -8,7 +8,7 @@ import multiprocessing
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -36,11 +36,14 @@ class EngineChoice:
         name: ``torch``, ``openvino``, or ``auto``: PyTorch on a GPU, and OpenVINO on a CPU where it is installed.
         folder: where converted networks are kept; ``None`` converts at every start.
         compiles: whether PyTorch compiles the network on a GPU.
+        threads: of OpenVINO: as many as PyTorch has in the thread that chooses. The one that makes the engine later may
+            have fewer, because some other thread wanted fewer for itself: PyTorch gives new ones the latest number.
     """
 
     name: EngineName
     folder: Path | None
     compiles: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def wants_openvino(self, device: torch.device) -> bool:
         """Whether OpenVINO is to compute what would otherwise be computed on ``device``."""
@@ -66,9 +69,11 @@ def make_engine(
     if not choice.wants_openvino(device):
         return TorchEngine(checkpoint.network(), device, is_compiled=choice.compiles and device.type != "cpu")
     if waits:
-        return OpenVinoEngine.of(checkpoint, choice.folder)
+        return OpenVinoEngine.of(checkpoint, choice.folder, choice.threads)
     first = TorchEngine(checkpoint.network(), device)
-    return RelayEngine(first, lambda: OpenVinoEngine.of(checkpoint, choice.folder), trial_inputs(checkpoint.spec))
+    return RelayEngine(
+        first, lambda: OpenVinoEngine.of(checkpoint, choice.folder, choice.threads), trial_inputs(checkpoint.spec)
+    )
 
 
 class RelayEngine:

@@ -7,6 +7,7 @@ from monai.networks.nets import BasicUNet, DynUNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepgrow3d_app.model.instance_norm import NORM_NAME
 from deepgrow3d_app.model.spec import ModelSpec
 
 HEAD_CHANNELS = 8
@@ -24,7 +25,13 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 def _build_one(spec: ModelSpec) -> nn.Module:
     if spec.network == "basic_unet":
-        return BasicUNet(spatial_dims=3, in_channels=spec.input_channels, out_channels=1, features=spec.channels)
+        return BasicUNet(
+            spatial_dims=3,
+            in_channels=spec.input_channels,
+            out_channels=1,
+            features=spec.channels,
+            norm=(NORM_NAME, {"affine": True}),
+        )
     return CompactUNet(spec.input_channels, spec.channels, spec.mirrored)
 
 
@@ -71,12 +78,12 @@ class CompactUNet(nn.Module):
             strides=[2] * levels,
             upsample_kernel_size=[2] * (levels - 1),
             filters=list(channels),
-            norm_name=("INSTANCE", {"affine": True}),
+            norm_name=(NORM_NAME, {"affine": True}),
             res_block=True,
         )
         self.head = nn.Sequential(
             nn.Conv3d(HEAD_CHANNELS + input_channels, HEAD_CHANNELS, kernel_size=3, padding=1),
-            nn.LeakyReLU(0.01),
+            nn.LeakyReLU(0.01, inplace=True),
             nn.Conv3d(HEAD_CHANNELS, 1, kernel_size=1),
         )
 

@@ -41,9 +41,10 @@ class OpenVinoEngine:
 
     Args:
         model: a converted network, (1, channels, i, j, k) to (1, 1, i, j, k).
+        threads: that compute it; ``None``: as many as PyTorch has in this thread.
     """
 
-    def __init__(self, model: openvino.Model) -> None:
+    def __init__(self, model: openvino.Model, threads: int | None = None) -> None:
         import openvino
 
         core = openvino.Core()
@@ -56,19 +57,20 @@ class OpenVinoEngine:
             {
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             },
         )
         self._idle = deque[Any]()  # requests, each of which holds tens of MiB: as many as calls ran at once
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, folder: Path | None) -> OpenVinoEngine:
+    def of(cls, checkpoint: Checkpoint, folder: Path | None, threads: int | None = None) -> OpenVinoEngine:
         """The engine of ``checkpoint``; its network is converted now, unless ``folder`` has it.
 
         Args:
             checkpoint: weights and specification.
             folder: the latest ``KEPT_NETWORKS`` converted networks, one for each checkpoint; made where it is missing.
                 ``None`` keeps none.
+            threads: that compute it; ``None``: as many as PyTorch has in this thread.
 
         Raises:
             EngineError: OpenVINO is not installed, or cannot convert or compile this network.
@@ -77,15 +79,15 @@ class OpenVinoEngine:
             raise EngineError("OpenVINO is not installed. `make install` does that; or choose the engine 'torch'.")
         try:
             if folder is not None:
-                return cls._of(checkpoint, folder)
+                return cls._of(checkpoint, folder, threads)
             with tempfile.TemporaryDirectory(prefix="deepgrow3d-") as temporary:
-                return cls._of(checkpoint, Path(temporary))
+                return cls._of(checkpoint, Path(temporary), threads)
         except (RuntimeError, OSError, ValueError, TypeError) as error:
             fault = str(error).strip().partition("\n")[0].rstrip(".")
             raise EngineError(f"OpenVINO cannot run this network ({fault}). Choose the engine 'torch'.") from error
 
     @classmethod
-    def _of(cls, checkpoint: Checkpoint, folder: Path) -> OpenVinoEngine:
+    def _of(cls, checkpoint: Checkpoint, folder: Path, threads: int | None) -> OpenVinoEngine:
         import openvino
 
         converted = folder / f"{checkpoint.digest()}-openvino-{openvino.__version__.partition('-')[0]}"
@@ -95,7 +97,7 @@ class OpenVinoEngine:
             except RuntimeError:
                 if not (converted / MODEL_FILE).is_file():  # else another server was faster
                     raise
-        engine = cls(openvino.Core().read_model(converted / MODEL_FILE))
+        engine = cls(openvino.Core().read_model(converted / MODEL_FILE), threads)
         _keep_latest(folder, converted)
         return engine
 
@@ -103,6 +105,11 @@ class OpenVinoEngine:
     def device(self) -> str:
         """Library, device and arithmetic: ``OpenVINO, cpu (bfloat16)``."""
         return f"OpenVINO, cpu ({self._precision})"
+
+    @property
+    def threads(self) -> int:
+        """That compute."""
+        return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
 
     @property
     def input_device(self) -> torch.device:

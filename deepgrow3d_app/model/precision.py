@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 
 import torch
@@ -13,6 +14,9 @@ EXTENT = 32
 ROUNDS = 4
 ADVANTAGE = 0.9
 """bfloat16 is used where it takes less than this share of float32's time: a smaller gain is not worth its rounding."""
+
+_TRIAL = threading.Lock()
+"""Two at once would take each other's number of threads for that of before."""
 
 
 def reduced_precision(device: torch.device) -> torch.dtype | None:
@@ -47,21 +51,24 @@ def convolution_seconds() -> tuple[float, float]:
     """A convolution as the network has at half resolution, in float32 and in bfloat16: the least of ``ROUNDS`` each.
 
     What counts is the time that one thread computes, and not the clock's: where other programs want the cores, threads
-    of a team wait for one another, and the clock says nothing about the arithmetic.
+    of a team wait for one another, and the clock says nothing about the arithmetic. PyTorch keeps the number of threads
+    for each thread, and the latest one for threads to come: one that first computes during a trial would be left with
+    one thread, so trials are for the start of a process.
     """
     # Zeros: whoever has seeded PyTorch's generator finds it as he left it.
     kernel = torch.zeros(FEATURES, FEATURES, 3, 3, 3).to(memory_format=torch.channels_last_3d)
     features = torch.zeros(1, FEATURES, EXTENT, EXTENT, EXTENT).to(memory_format=torch.channels_last_3d)
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(ROUNDS + 1):  # the first one makes the kernels
-            for in_bfloat16, times in seconds.items():
-                start = time.thread_time()
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
-                    conv3d(features, kernel, padding=1)
-                times.append(time.thread_time() - start)
-    finally:
-        torch.set_num_threads(threads)
+    with _TRIAL:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for _ in range(ROUNDS + 1):  # the first one makes the kernels
+                for in_bfloat16, times in seconds.items():
+                    start = time.thread_time()
+                    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
+                        conv3d(features, kernel, padding=1)
+                    times.append(time.thread_time() - start)
+        finally:
+            torch.set_num_threads(threads)
     return min(seconds[False][1:]), min(seconds[True][1:])

@@ -23,6 +23,7 @@ from deepgrow3d_app import PRODUCT
 from deepgrow3d_app.cases.layouts.manifest_file import find_manifest_file
 from deepgrow3d_app.cases.prepare import prepare_cases
 from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
+from deepgrow3d_app.model.allocator import keep_freed_memory
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
@@ -184,6 +185,7 @@ def main(folder: Path) -> int:
         signal.signal(number, lambda *_: stopped.set())
     threading.Thread(target=_end_with_the_server, args=(stopped,), daemon=True).start()
     _give_way()
+    keep_freed_memory()
     try:
         job = JobFolder(folder)
         with job.lock().acquire(timeout=LOCK_S):

@@ -18,7 +18,7 @@ from monailabel.config import settings
 
 import deepgrow3d_app
 from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
-from deepgrow3d_app.serving.allocator import share_heaps
+from deepgrow3d_app.model.allocator import share_heaps
 from deepgrow3d_app.serving.app import MODEL_NAME, DeepGrow3DApp
 from deepgrow3d_app.serving.dicomweb.address import is_address
 from deepgrow3d_app.serving.logs import set_up_logs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import deque
 from dataclasses import dataclass, field
@@ -130,7 +129,9 @@ class Trainer:
             group["lr"] = self.learning_rate(done)
         batch = self.batch
         batch.click()
-        inputs = batch.inputs().contiguous(memory_format=torch.channels_last_3d)
+        # The first layers round to bfloat16 anyhow; rounded here, the inputs are not copied along in float32.
+        precision = torch.bfloat16 if self.in_bfloat16 else torch.float32
+        inputs = batch.inputs().to(precision, memory_format=torch.channels_last_3d)
         with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.in_bfloat16):
             logits = self.parallel(inputs)[:, 0]
             before = self._answers_before(inputs, batch)
@@ -220,7 +221,7 @@ class Trainer:
 
 
 def _frozen(plan: TrainingPlan, weights: dict[str, Tensor], device: torch.device) -> nn.Module:
-    # Without mirror images, as a network answers in training: else equal weights would give different answers.
-    network = build_network(dataclasses.replace(plan.spec, mirrored=False))
+    # As a network answers in training, without mirror images and by the same sums: equal weights give equal answers.
+    network = build_network(plan.spec)
     load_weights(network, weights)
-    return on_device(network.eval().requires_grad_(False), device)
+    return on_device(network.train().requires_grad_(False), device)

@@ -1,12 +1,15 @@
 """The maps of many patches at once are those of each patch alone."""
 
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepgrow3d_app.click.batched_maps import minimax_by_doubling
+from deepgrow3d_app.click.batched_maps import minimax_by_doubling, one_iteration_anew
 from deepgrow3d_app.click.guidance import minimax_distance
+from deepgrow3d_app.click.random_walk import conductances_of, foreground_probability, one_iteration
 from deepgrow3d_app.model.inputs import batched_inputs, network_inputs
 from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
 
@@ -32,6 +35,26 @@ def test_inputs_of_a_batch_are_those_of_its_patches(clicks, seed):
     torch.testing.assert_close(together[:, exact], alone[:, exact], atol=1e-5, rtol=0)
     # Conjugate gradients go on until the last map of a batch is solved: the others are then solved better.
     torch.testing.assert_close(together[:, walkers], alone[:, walkers], atol=0.05, rtol=0)
+
+
+def walk(iterate):
+    """Potentials of three maps with other seeds each, by conjugate gradients whose steps are taken by ``iterate``."""
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(3, 9, 8, 7, generator=generator)
+    seeds = torch.rand(images.shape, generator=generator) < 0.05
+    values = (seeds & (torch.rand(images.shape, generator=generator) < 0.5)).float()
+    return foreground_probability(conductances_of(images, 0.1), seeds, values, iterate)
+
+
+def test_a_step_in_new_arrays_is_the_step_in_the_same_arrays():
+    torch.testing.assert_close(walk(one_iteration_anew), walk(one_iteration), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler writes C++ where there is no GPU")
+@pytest.mark.filterwarnings("ignore")
+def test_a_step_in_new_arrays_can_be_compiled():
+    torch.testing.assert_close(walk(torch.compile(one_iteration_anew)), walk(one_iteration), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("axes", [(7, 5, 6), (1, 2, 9), (8, 8, 8)])

@@ -204,6 +204,29 @@ def test_the_program_may_end_while_an_engine_is_tried():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_openvino_has_the_threads_of_the_process_wherever_it_is_made(checkpoint, converted, waits):
+    """A thread that wants one thread for itself leaves one to all later ones, such as that which makes an engine."""
+    choice = EngineChoice("openvino", converted)
+    expected = torch.get_num_threads()
+    made = []
+
+    def make():
+        torch.set_num_threads(1)
+        made.append(make_engine(checkpoint, choice, CPU, waits=waits))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(expected)
+    engine = made[0]
+    if isinstance(engine, RelayEngine):
+        engine.wait(60)
+        engine = engine._current
+    assert isinstance(engine, OpenVinoEngine)
+    assert engine.threads == expected
+
+
 def test_without_openvino_torch_computes(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "torch" in make_engine(checkpoint, EngineChoice("auto", tmp_path), CPU).device
