@@ -8,7 +8,7 @@ Large arrays glibc asks the system for, one by one, and gives each back when it 
 in pages, which it clears when they are first touched: a training step, which allocates the same arrays as the one
 before it, would spend a good part of its time on that.
 
-Training asks for the one and serving for the other, so this lies on the highest floor that both see.
+Serving asks for the one and training for the other, so this lies on a floor below both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD = -1
-"""This one and the next are of ``malloc.h``."""
+"""This one and the next two are of ``malloc.h``."""
 M_MMAP_MAX = -4
 M_ARENA_MAX = -8
 
@@ -25,7 +25,7 @@ ARENAS = 2
 """The main one, and one beside it, so that a thread that allocates seldom waits for another."""
 
 NEVER = -1
-"""How many bytes may be free at the end of a heap before they are given back: glibc takes it for any number."""
+"""How many bytes may be free at the end of a heap before they are given back: glibc takes this for no bound."""
 
 
 def share_heaps(arenas: int = ARENAS) -> bool:

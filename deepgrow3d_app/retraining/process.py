@@ -100,6 +100,7 @@ class Retraining:
         logger.info("%d cases, %d of them new or changed", len(report.manifest.cases), report.new)
 
     def _train(self, spec: ModelSpec) -> None:
+        keep_freed_memory()  # not before: what the preparation of large volumes frees is not needed again
         request = RunRequest(
             folders=[self._setup.prepared, *self._setup.replay],
             held_out=0,
@@ -185,7 +186,6 @@ def main(folder: Path) -> int:
         signal.signal(number, lambda *_: stopped.set())
     threading.Thread(target=_end_with_the_server, args=(stopped,), daemon=True).start()
     _give_way()
-    keep_freed_memory()
     try:
         job = JobFolder(folder)
         with job.lock().acquire(timeout=LOCK_S):
