@@ -5,6 +5,8 @@ PORT    ?= 8000
 STUDIES ?= .data/studies
 MINUTES ?= 10
 VENV    ?= .venv
+# Tests run so many at a time, each in one thread: they wait for servers more than they compute. 1: one after the other.
+TESTERS ?= 2
 
 # What `make evaluation` scores: the 12 BTCV organs of the sample CT, where a dozen structures need several noisy hands
 # for a steady mean, and an MR with the cases held out from training, which are many.
@@ -65,8 +67,10 @@ pages: $(RUNTIME)
 
 install: $(RUNTIME)  ## install what serving needs into VENV
 
+# A file's tests stay together, and share its servers; files that take long come first.
 test: lint web  ## install what is missing, then run all checks and tests
-	$(BIN)/pytest tests/unit tests/integration tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TESTERS) --dist loadfile --no-loadscope-reorder \
+	  tests/integration tests/browser tests/unit
 
 fuzz: $(DEV)  ## damage headers of NIfTI, NRRD and DICOM files for MINUTES (default 10), and read them
 	@end=$$(( $$(date +%s) + $(MINUTES) * 60 )); \

@@ -29,8 +29,9 @@ def required_program(name: str, package: str) -> str:
     return program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Ends with its module: while Playwright runs, nothing else in this thread can use asyncio."""
     program = required_program("chromium", "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=WITHOUT_A_GPU)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -276,6 +278,17 @@ def voxels_of(content: bytes) -> npt.NDArray[Any]:
     return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each operation's test an id of its own: of tests with one id, those that run side by side keep the last."""
+    for item in items:
+        operation = getattr(item, "operation_label", None)  # schemathesis has it in the name only
+        if operation is not None:
+            item._id = dataclasses.replace(item._id, params=operation)
+    repeated = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if repeated:
+        raise pytest.UsageError(f"Several tests have the same id: {', '.join(repeated)}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -354,9 +367,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterat
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[Launcher]:
-    """For tests that need commands or servers of their own."""
+    """For tests that need commands or servers of their own.
+
+    These compute with PyTorch: converting the network for OpenVINO keeps a core busy for seconds in each new folder.
+    Tests of what the default engine does set it back to ``auto``.
+    """
     folder = tmp_path / "files"
     folder.mkdir()
-    launcher = Launcher(folder)
+    launcher = Launcher(folder, settings={"DEEPGROW3D_ENGINE": "torch"})
     yield launcher
     launcher.end_all()

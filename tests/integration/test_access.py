@@ -180,6 +180,7 @@ def test_behind_a_proxy_under_a_path_prefix(
 def test_a_click_that_has_begun_is_answered_although_the_server_stops(
     launcher: Launcher, studies: Path, phantom: Phantom
 ) -> None:
+    launcher.settings["DEEPGROW3D_ENGINE"] = "auto"
     server = launcher.serve(studies)
     server.wait_until_openvino_computes()
     answers: list[requests.Response] = []

@@ -413,6 +413,7 @@ def test_a_label_of_another_tag_is_no_final_one(server: Server, phantom: Phantom
 def test_both_launchers_serve_the_same_thing(launcher: Launcher, server: Server, reference: Reference) -> None:
     shutil.copytree(ROOT / "apps", launcher.folder / "apps")
     shutil.copytree(ROOT / "sample-data" / "studies", launcher.folder / "studies")
+    launcher.settings["DEEPGROW3D_ENGINE"] = "auto"
     other = launcher.start_server(launcher.folder / "studies", "apps/deepgrow3d")
     other.wait_until_openvino_computes()
     click = deepest_voxel(reference.structure("spleen"))
@@ -468,6 +469,7 @@ def test_a_newer_click_takes_the_place_of_those_that_wait(server: Server, refere
 def test_after_a_kill_clicks_are_answered_as_before(launcher: Launcher, reference: Reference) -> None:
     shutil.copytree(ROOT / "sample-data" / "studies", launcher.folder / "studies")
     clicks = [deepest_voxel(reference.structure(name)) for name in ("liver", "spleen", "stomach")]
+    launcher.settings["DEEPGROW3D_ENGINE"] = "auto"
     first = launcher.serve(launcher.folder / "studies")
     first.wait_until_openvino_computes()
     masks = [first.mask(IMAGE, clicks[: n + 1], label="killed") for n in range(2)]

@@ -96,8 +96,7 @@ def test_kill_9_and_a_second_run_find_what_an_unbroken_run_finds(launcher: Launc
 
 def test_a_server_scores_what_the_network_scores(launcher: Launcher) -> None:
     (launcher.folder / "studies").mkdir()
-    launcher.settings["DEEPGROW3D_ENGINE"] = "torch"  # what `evaluate` computes with
-    server = launcher.serve(launcher.folder / "studies")
+    server = launcher.serve(launcher.folder / "studies")  # with PyTorch, as `evaluate`
     arguments = ["evaluate", CASE, *SMALL, "--clicks", "5", "--noisy"]
     assert launcher.deepgrow3d(*arguments, "--output", "here").returncode == 0
     done = launcher.deepgrow3d(*arguments, "--server", server.url + "/", "--output", "there")

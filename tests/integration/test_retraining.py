@@ -41,7 +41,6 @@ def studies(launcher: Launcher) -> Path:
     settings = {
         "DEEPGROW3D_REPLAY_FOLDERS": json.dumps([str(ROOT / "sample-data" / "replay" / "mr-abdomen")]),
         "DEEPGROW3D_REFERENCE_STRUCTURES": '["spleen"]',
-        "DEEPGROW3D_ENGINE": "torch",
     }
     launcher.settings.update(settings)
     return folder
