@@ -121,14 +121,29 @@ class LabelHistory:
         self._record(image_id, tag, version)
         return version
 
-    def add_found(self, image_id: str, tag: str, file: Path, info: dict[str, Any]) -> None:
-        """Keep the label that is there, where it is none of the versions: another program made it."""
+    def add_found(
+        self, image_id: str, tag: str, file: Path, info: dict[str, Any], saved: float | None = None
+    ) -> LabelVersion | None:
+        """Keep the label that is there, where it is none of the versions: another program made it.
+
+        Args:
+            image_id, tag: whose label it is.
+            file: the label; nothing is kept where there is none.
+            info: what is known of it.
+            saved: when it was made, in seconds since 1970; ``None``: when its file was written.
+
+        Returns:
+            The version that it is.
+        """
         if not file.is_file():
-            return
+            return None
         content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        if all(version.sha256 != digest for version in self.versions(image_id, tag)):
-            self.add(image_id, tag, content, LabelVersion(saved=file.stat().st_mtime, info=info))
+        for version in reversed(self.versions(image_id, tag)):
+            if version.sha256 == digest:
+                return version
+        saved = file.stat().st_mtime if saved is None else saved
+        return self.add(image_id, tag, content, LabelVersion(saved=saved, info=info))
 
     def note(self, image_id: str, tag: str, number: int, info: dict[str, Any]) -> None:
         """Keep what is known of version ``number`` now: what a reviewer said of it."""

@@ -38,6 +38,10 @@ pytestmark = [
 ]
 
 NAMES = {1: "spleen", 2: "left kidney", 3: "my lesion", 4: "liver"}
+SERIES = (
+    *("oblique", "axial", "reversed", "rle"),
+    *("saved thrice", "kept", "unseen", "stored by a viewer", "never labelled"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +73,8 @@ def series(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Mappin
     oblique = read_volume(phantom.file)
     axial = Volume(oblique.array, np.diag([-3.0, -2.5, 5.0, 1.0]))
     made = {}
-    for name in ("oblique", "axial", "reversed", "rle", "saved thrice", "kept", "stored by a viewer"):
-        volume = oblique if name in ("oblique", "kept") else axial
+    for name in SERIES:
+        volume = oblique if name in ("oblique", "kept", "unseen") else axial
         files = write_dicom_series(volume, folder / name, Examination(name, f"Phantom^{name}", "phantoms", name))
         for number, file in enumerate(reversed(files), start=1):
             header = pydicom.dcmread(file)
@@ -128,11 +132,20 @@ class Hospital:
         return {entry["idx"]: entry["name"] for entry in info["label_info"]}
 
 
-@pytest.fixture
-def hospital(tmp_path: Path, launcher: Launcher, series: Mapping[str, tuple[Series, list[Path]]]) -> Iterator[Hospital]:
-    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
-        store_files(address, [file for _, files in series.values() for file in files])
-        yield Hospital(address, serve(launcher, address))
+@pytest.fixture(scope="module")
+def hospital(
+    tmp_path_factory: pytest.TempPathFactory, series: Mapping[str, tuple[Series, list[Path]]]
+) -> Iterator[Hospital]:
+    """One for all tests: each labels a series of its own, and one series is left."""
+    folder = tmp_path_factory.mktemp("hospital") / "files"
+    folder.mkdir()
+    launcher = Launcher(folder)
+    try:
+        with running_orthanc(folder.with_name("orthanc"), free_port()) as address:
+            store_files(address, [file for _, files in series.values() for file in files])
+            yield Hospital(address, serve(launcher, address))
+    finally:
+        launcher.end_all()
 
 
 def serve(launcher: Launcher, address: DicomWebAddress, *options: str) -> Server:
@@ -222,6 +235,17 @@ def test_a_label_outlives_the_server_and_its_folder(hospital: Hospital, series: 
     time.sleep(2.5)  # as old as the first server's list may be
     np.testing.assert_array_equal(hospital.final_label(one.uid) > 0, other > 0)
 
+    # Another server saved the label, nobody opened it here, and it is replaced: the history here has it all the same.
+    unseen, _ = series["unseen"]
+    assert hospital.server.save_label(unseen.uid, "label.bin", unseen.label.tobytes(order="F"), names=NAMES).ok
+    time.sleep(2.5)
+    other = np.where(unseen.tissue, 3, 0).astype(np.uint8)
+    assert again.server.save_label(unseen.uid, "label.bin", other.tobytes(order="F"), names=NAMES).ok
+    (seg,) = hospital.segmentations(unseen.uid)
+    assert seg.SeriesDescription == "DeepGrow 3D final, save 2 (replaces 1)"
+    first = again.server.request("GET", "/datastore/label/version", params={"label": unseen.uid, "version": 1})
+    np.testing.assert_array_equal(voxels_of(first.content), unseen.label)
+
 
 def test_what_a_viewer_stores_becomes_the_final_label(hospital: Hospital, series: Any) -> None:
     """OHIF exports its segmentations through the proxy, as DICOM SEGs of its own making."""
@@ -289,7 +313,7 @@ def test_credentials_stay_with_the_server(tmp_path: Path, launcher: Launcher, se
         server = launcher.start_command(launcher.folder, "serve", "--studies", bare)
         assert server.request("GET", "/proxy/dicom/qido/studies").json()
         server.mask(one.uid, [one.centre])
-        launcher.settings.clear()
+        del launcher.settings["MONAI_LABEL_DICOMWEB_USERNAME"], launcher.settings["MONAI_LABEL_DICOMWEB_PASSWORD"]
         in_address = bare.replace("://", "://ann:s3cret@")
         again = launcher.start_command(launcher.folder, "serve", "--studies", in_address)
         assert again.json("/info/")["datastore"]["total"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +16,8 @@ from deepgrow3d_app.volume.dicom_seg.segment import Segment
 from deepgrow3d_app.volume.volume import Mask
 
 FIRST_SERIES_NUMBER = 9000
+DICOM_SEG = "dicom_seg"
+"""In a label's info: what is remembered of its segmentation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +51,7 @@ class FinalLabel:
         is_ours: whether this program made it, and so may remove it.
         save: which save of the image it is, from 1.
         file_of: the instance that the label's file was made from; "" where it has not been fetched.
+        is_listed: whether the server has listed it. One that was listed and is no more was removed there.
     """
 
     study_uid: str
@@ -57,13 +61,16 @@ class FinalLabel:
     is_ours: bool
     save: int = 1
     file_of: str = ""
+    is_listed: bool = False
 
     @classmethod
     def found(cls, stored: StoredSegmentation) -> FinalLabel:
         """The label that the server was found to have."""
         is_ours = stored.manufacturer == PRODUCT
         save = max(1, stored.series_number - FIRST_SERIES_NUMBER) if is_ours else 1
-        return cls(stored.study_uid, stored.series_uid, stored.instance_uid, stored.made_at, is_ours, save)
+        return cls(
+            stored.study_uid, stored.series_uid, stored.instance_uid, stored.made_at, is_ours, save, is_listed=True
+        )
 
     @classmethod
     def made(cls, content: bytes, save: int) -> FinalLabel:
@@ -76,7 +83,7 @@ class FinalLabel:
     @classmethod
     def of(cls, label_info: Mapping[str, Any]) -> FinalLabel | None:
         """What is in ``label_info``, if anything is."""
-        kept = label_info.get("dicom_seg")
+        kept = label_info.get(DICOM_SEG)
         if not isinstance(kept, Mapping):
             return None
         try:
@@ -86,7 +93,7 @@ class FinalLabel:
 
     def to_info(self) -> dict[str, Any]:
         """As the index keeps it."""
-        return {"dicom_seg": {name: getattr(self, name) for name in self.__slots__}}
+        return {DICOM_SEG: {name: getattr(self, name) for name in self.__slots__}}
 
     def with_file(self) -> FinalLabel:
         """This, with a file that was made from it."""
@@ -113,6 +120,21 @@ def segments_of(label_info: Mapping[str, Any]) -> list[Segment]:
 def info_of(segments: Sequence[Segment]) -> list[dict[str, Any]]:
     """``segments`` as viewers send them."""
     return [{"name": segment.name, "idx": segment.value} for segment in segments]
+
+
+def instant_of(made_at: str) -> datetime | None:
+    """The local time in the digits of a DICOM date and time; what they leave out is 0."""
+    try:
+        return datetime.strptime(made_at.ljust(20, "0")[:20], "%Y%m%d%H%M%S%f")
+    except ValueError:
+        return None
+
+
+def made_after(superseded: FinalLabel | None) -> datetime:
+    """The present, or the next instant after ``superseded``, which came from another clock: the newest label counts."""
+    now = datetime.now()
+    earlier = None if superseded is None else instant_of(superseded.made_at)
+    return now if earlier is None else max(now, earlier + timedelta(microseconds=1))
 
 
 def description(save: int) -> str:

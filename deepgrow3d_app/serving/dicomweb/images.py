@@ -13,8 +13,8 @@ from typing import Any
 from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.datastore import StudiesDatastore
-from deepgrow3d_app.serving.dicomweb.listing import FINAL, bring_in_line
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, Pacs, StoredSegmentation
+from deepgrow3d_app.serving.dicomweb.listing import FINAL, LISTED, bring_in_line
+from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, ListedSegmentations, Pacs
 from deepgrow3d_app.serving.dicomweb.series_folder import SeriesFolder
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION
@@ -64,6 +64,7 @@ class DicomWebImages(StudiesDatastore):
         self._refresh_s = refresh_s
         self._refreshing = threading.Lock()
         self._next_refresh = 0.0
+        self._is_away = False
         super().__init__(folder, volumes, log, auto_reload=False, images_dir=SERIES_FOLDER, model_digest=model_digest)
 
     def name(self) -> str:
@@ -79,20 +80,41 @@ class DicomWebImages(StudiesDatastore):
             ServerFault: the server does not say what it has; the index stays as it is.
         """
         with self._refreshing:
-            self._next_refresh = time.monotonic() + AWAY_S
+            self._refresh()
+
+    def _refresh(self) -> None:
+        is_answered = False
+        try:
             images = self._pacs.images()
             segmentations = self._pacs.segmentations({image.study_uid for image in images})
+            is_answered = True
             self._merge(images, segmentations)
-            self._next_refresh = time.monotonic() + self._refresh_s
+        finally:
+            self._is_away = not is_answered
+            self._next_refresh = time.monotonic() + (self._refresh_s if is_answered else AWAY_S)
 
-    def refresh_if_old(self) -> None:
-        """Bring the index in line with the server where that was long ago; a server that is away changes nothing."""
-        if time.monotonic() < self._next_refresh:
+    def refresh_if_old(self, *, waits: bool = False) -> None:
+        """Bring the index in line with the server where that was long ago; a server that is away changes nothing.
+
+        Args:
+            waits: whether to wait where another thread is at it; else the list is that of before.
+        """
+        if not waits and self._refreshing.locked():
             return
-        try:
-            self.refresh()
-        except ServerFault as fault:
-            logger.warning("The list of studies is that of before. %s", fault)
+        with self._refreshing:
+            if time.monotonic() < self._next_refresh:
+                return
+            try:
+                self._refresh()
+            except ServerFault as fault:
+                logger.warning("The list of studies is that of before. %s", fault)
+
+    def look_for_labels(self) -> None:
+        """Know the labels that others stored, unless the server is away: then what is here is shown meanwhile."""
+        if self._is_away:
+            self._refresh_aside()
+        else:
+            self.refresh_if_old(waits=True)
 
     def _refresh_aside(self) -> None:
         if time.monotonic() >= self._next_refresh and not self._refreshing.locked():
@@ -144,7 +166,7 @@ class DicomWebImages(StudiesDatastore):
                 logger.warning("Left out of the list for training: '%s'. %s", image, error)
         return pairs
 
-    def _merge(self, images: list[ImageSeries], segmentations: list[StoredSegmentation]) -> None:
+    def _merge(self, images: list[ImageSeries], segmentations: ListedSegmentations) -> None:
         as_it_is = self._shown.model_copy(deep=True)
         bring_in_line(as_it_is.objects, images, segmentations)
         if as_it_is.objects != self._shown.objects:  # mostly nothing is new, and nothing is written
@@ -188,6 +210,10 @@ class DicomWebImages(StudiesDatastore):
         """Refused: images come from the server."""
         raise InvalidRequest(f"Images come from the DICOMweb server {self.name()}. Store the series there.")
 
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is known of a series; what the server says of it stays."""
+        super().update_image_info(image_id, {name: value for name, value in info.items() if name not in LISTED})
+
     def remove_image(self, image_id: str) -> None:
         """Refused: the server's images are not ours to remove."""
         self._listed(image_id)
@@ -196,7 +222,7 @@ class DicomWebImages(StudiesDatastore):
     def _listed(self, image_id: str) -> ImageSeries:
         entry = self._datastore.objects.get(image_id)
         if entry is None:  # it may have come since the list was made
-            self.refresh_if_old()
+            self.refresh_if_old(waits=True)
             entry = self._datastore.objects.get(image_id)
         if entry is None:
             raise NotFound(

@@ -65,6 +65,19 @@ class StoredSegmentation:
     series_number: int
 
 
+@dataclass(frozen=True, slots=True)
+class ListedSegmentations:
+    """The segmentations on the server.
+
+    Attributes:
+        series_uids: all of them.
+        described: those that say what they were drawn on.
+    """
+
+    series_uids: frozenset[str]
+    described: tuple[StoredSegmentation, ...]
+
+
 class Pacs:
     """One DICOMweb server; safe to share between threads.
 
@@ -86,9 +99,10 @@ class Pacs:
             qido_url_prefix=address.qido_prefix or None,
             wado_url_prefix=address.wado_prefix or None,
             stow_url_prefix=address.stow_prefix or None,
+            timeout=(CONNECT_S, address.timeout_s),  # else it waits for 20 s, whatever the session's adapter says
         )
         self._client.set_http_retry_params(retry=False)  # for minutes, while a person waits for an answer
-        self._segmentations: dict[str, StoredSegmentation | None] = {}  # by series; what is stored never changes
+        self._described: dict[str, StoredSegmentation | None] = {}  # by series; what is stored never changes
 
     def images(self) -> list[ImageSeries]:
         """All series that the address's filters find."""
@@ -98,17 +112,11 @@ class Pacs:
                 found[series.series_uid] = series
         return list(found.values())
 
-    def segmentations(self, study_uids: set[str]) -> list[StoredSegmentation]:
-        """All segmentations in these studies that say what they were drawn on."""
-        found = []
-        for series in self._search({"Modality": "SEG"}):
-            if series.study_uid in study_uids:
-                if series.series_uid not in self._segmentations:
-                    self._segmentations[series.series_uid] = self._described(series)
-                segmentation = self._segmentations[series.series_uid]
-                if segmentation is not None:
-                    found.append(segmentation)
-        return found
+    def segmentations(self, study_uids: set[str]) -> ListedSegmentations:
+        """All segmentations in these studies."""
+        listed = [series for series in self._search({"Modality": "SEG"}) if series.study_uid in study_uids]
+        described = [found for series in listed if (found := self._description(series)) is not None]
+        return ListedSegmentations(frozenset(series.series_uid for series in listed), tuple(described))
 
     def fetch(self, study_uid: str, series_uid: str, folder: Path) -> int:
         """Write the instances of a series to ``folder``, as ``UID.dcm``, and return how many they are."""
@@ -138,11 +146,16 @@ class Pacs:
             raise ServerFault(self.address.url, f"it refused the segmentation ({reason})")
 
     def remove_series(self, study_uid: str, series_uid: str) -> bool:
-        """Remove a series where the server lets us, and return whether it did.
+        """Remove a segmentation where the server lets us, and return whether it did. Other series are never removed.
 
         DICOMweb has no such request; many servers answer DELETE all the same, and Orthanc has a way of its own.
         """
-        with contextlib.suppress(requests.RequestException):
+        if not (is_uid(study_uid) and is_uid(series_uid)):
+            return False
+        with contextlib.suppress(requests.RequestException, ServerFault):
+            listed = self._search({"Modality": "SEG", "SeriesInstanceUID": series_uid})
+            if series_uid not in {one.series_uid for one in listed}:
+                return False
             root = "/".join(part for part in (self.address.url, self.address.wado_prefix) if part)
             answer = self._session.delete(f"{root}/studies/{study_uid}/series/{series_uid}")
             if answer.status_code in (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
@@ -176,13 +189,26 @@ class Pacs:
             if len(page) < PAGE or not new:
                 return
 
-    def _described(self, series: ImageSeries) -> StoredSegmentation | None:
-        with self._faults_named():
-            metadata = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
-        if not metadata:
-            return None
+    def _description(self, series: ImageSeries) -> StoredSegmentation | None:
+        """What a listed segmentation says of itself; one that does not must not hide the others."""
+        if series.series_uid not in self._described:
+            try:
+                with self._faults_named():
+                    metadata = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
+            except ServerFault as fault:
+                if not isinstance(fault.__cause__, requests.HTTPError):
+                    raise
+                logger.warning("The segmentation %s is left out of the list. %s", series.series_uid, fault)
+                return None
+            if not metadata:  # not there any more, or not quite yet
+                return None
+            self._described[series.series_uid] = self._read_description(series, metadata[0])
+        return self._described[series.series_uid]
+
+    @staticmethod
+    def _read_description(series: ImageSeries, metadata: dict[str, Any]) -> StoredSegmentation | None:
         try:
-            header = Dataset.from_json(metadata[0], bulk_data_uri_handler=lambda _: b"")
+            header = Dataset.from_json(metadata, bulk_data_uri_handler=lambda _: b"")
             return StoredSegmentation(
                 series.series_uid,
                 series.study_uid,
@@ -192,7 +218,7 @@ class Pacs:
                 str(header.get("Manufacturer") or ""),
                 int(header.get("SeriesNumber") or 0),
             )
-        except MALFORMED as error:  # one bad series must not hide the others
+        except MALFORMED as error:
             logger.warning("The segmentation %s does not say what it was drawn on: %s", series.series_uid, error)
             return None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepgrow3d_app import PRODUCT, __version__
-from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound
+from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.dicomweb.final_label import (
     FIRST_SERIES_NUMBER,
@@ -17,6 +18,8 @@ from deepgrow3d_app.serving.dicomweb.final_label import (
     LabelToStore,
     description,
     info_of,
+    instant_of,
+    made_after,
     segments_of,
 )
 from deepgrow3d_app.serving.dicomweb.images import DicomWebImages
@@ -24,12 +27,13 @@ from deepgrow3d_app.serving.dicomweb.listing import FINAL
 from deepgrow3d_app.serving.dicomweb.pacs import Pacs, referenced_series
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, LabelVersion
+from deepgrow3d_app.serving.studies_labels import VERSION, Publication
 from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_seg.decode import decode_seg
 from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
 from deepgrow3d_app.volume.dicom_seg.segment import Origin, SegIdentity, Segment, named_segments
-from deepgrow3d_app.volume.files import encode_mask
+from deepgrow3d_app.volume.files import encode_mask, read_mask
 from deepgrow3d_app.volume.volume import Mask
 
 logger = logging.getLogger(__name__)
@@ -80,11 +84,13 @@ class DicomWebStudies(DicomWebImages):
             ServerFault: it cannot be fetched.
             LabelMismatch, UnreadableVolume, UnsupportedVolume: a segmentation that is no label map of this series.
         """
-        label = self._datastore.label(image_id, tag)
-        final = FinalLabel.of(label.info) if label is not None else None
-        if final is None or (final.has_file and Path(self.get_label_uri(image_id, tag)).is_file()):
+        if tag != FINAL:
             return super().label_file(image_id, tag)
-        return self._fetched_label(image_id, tag, final)
+        self.look_for_labels()  # another server, or a viewer, may have replaced it
+        final = self._final(image_id)
+        if final is None or (final.has_file and self._fits(image_id)):
+            return super().label_file(image_id, tag)
+        return self._fetched_label(image_id, final)
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What is known of a label: its structures too, which stand in the segmentation."""
@@ -98,8 +104,9 @@ class DicomWebStudies(DicomWebImages):
         Raises:
             InvalidRequest: the server has it and does not remove it, or it is not ours.
         """
-        label = self._datastore.label(label_id, label_tag)
-        final = FinalLabel.of(label.info) if label is not None else None
+        if label_tag == FINAL:
+            self.refresh_if_old(waits=True)
+        final = self._final(label_id) if label_tag == FINAL else None
         if final is not None and not (final.is_ours and self._pacs.remove_series(final.study_uid, final.series_uid)):
             raise InvalidRequest(
                 f"The segmentation {final.series_uid} lies on the DICOMweb server {self.name()}. Remove it there."
@@ -111,29 +118,17 @@ class DicomWebStudies(DicomWebImages):
                 raise NotFound(f"The series {shown(label_id)} has no label {shown(label_tag)}.")
             path.unlink(missing_ok=True)
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Store a label; a final one as a DICOM SEG on the server first. See :meth:`StudiesDatastore.save_label`.
-
-        The segmentation that it supersedes is removed from the server where that is ours and the server lets us;
-        otherwise the new one says in its description that it replaces it, and is the newest.
-
-        Raises:
-            ServerFault: the server does not take it; nothing is changed then.
-        """
-        superseded = self._final(image_id)
-        label_id = super().save_label(image_id, label_filename, label_tag, label_info)
-        if str(getattr(label_tag, "value", label_tag)) == FINAL:
-            self._remove(superseded, self._final(image_id))
-        return label_id
-
     def label_in(self, content: bytes) -> LabelToStore | None:
         """The final label that a viewer stores with the DICOM file ``content``, made anew with the UIDs it has.
 
         ``None`` where it is no segmentation of one of the studies that can be a label map: it is then stored as it is.
         """
         referenced = referenced_series(content)
+        if referenced is not None and referenced not in self._datastore.objects:
+            self.refresh_if_old(waits=True)
         if referenced is None or referenced not in self._datastore.objects:
             return None
+        self._look_elsewhere(referenced, FINAL)
         try:
             decoded = decode_seg(content, self.image_file(referenced))
             return self._to_store(referenced, decoded.mask, decoded.segments, decoded.identity)
@@ -144,12 +139,12 @@ class DicomWebStudies(DicomWebImages):
     def finish_saves(self) -> None:
         """Nothing: what was stored on the server before a kill is found in its list."""
 
-    def adopt(self, label: LabelToStore) -> None:
-        """Make ``label``, which is on the server now, the final label of its image."""
+    def adopt(self, label: LabelToStore, saved_by: str = "") -> None:
+        """Make ``label``, which is on the server now, the final label of its image; ``saved_by`` has signed in."""
         volume = self._volumes.get(self.image_file(label.image_id))
         content = encode_mask(label.mask, volume.affine, LABEL_EXTENSION)
         info = {**label.final.to_info(), "label_info": info_of(label.segments)}
-        record = LabelVersion(model_sha256=self._model_digest())
+        record = LabelVersion(saved_by=saved_by, model_sha256=self._model_digest())
         with self.editing() as index:
             entry = index.objects.get(label.image_id)
             if entry is None:
@@ -157,12 +152,42 @@ class DicomWebStudies(DicomWebImages):
             self._put_label(entry, label.image_id, FINAL, content, info, record)
         self._remove(label.superseded, label.final)
 
-    def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> dict[str, Any]:
+    def _look_elsewhere(self, image_id: str, tag: str) -> None:
+        """Fetch the final label that is about to be replaced, where it is not here yet, so that the history has it.
+
+        Another server may have stored it, or this one before it lost its folder.
+        """
         if tag != FINAL:
-            return {}
+            return
+        self.refresh_if_old(waits=True)
+        try:
+            self.label_file(image_id, FINAL)
+        except (InvalidInput, NotFound, ServerFault) as error:
+            if self._final(image_id) is not None:
+                logger.warning("The final label of %s is replaced unseen, and not removed. %s", image_id, error)
+
+    def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> Publication:
+        """Store a final label as a DICOM SEG on the server.
+
+        The segmentation that it supersedes is removed from the server where that is ours, is in the history here, and
+        the server lets us; otherwise the new one says in its description that it replaces it, and is the newest.
+
+        Raises:
+            ServerFault: the server does not take it; nothing is changed then.
+        """
+        if tag != FINAL:
+            return Publication()
         label = self._to_store(image_id, mask, segments_of(label_info), None)
         self._pacs.store(label.content)
-        return {**label.final.to_info(), "label_info": info_of(named_segments(mask, label.segments))}
+        return Publication(
+            {**label.final.to_info(), "label_info": info_of(named_segments(mask, label.segments))},
+            complete=lambda: self._remove(label.superseded, label.final),
+            take_back=lambda: self._take_back(label.final),
+        )
+
+    def _take_back(self, final: FinalLabel) -> None:
+        if not self._pacs.remove_series(final.study_uid, final.series_uid):
+            logger.warning("The server keeps the segmentation %s, whose save was refused", final.series_uid)
 
     def _to_store(
         self, image_id: str, mask: Mask, segments: Sequence[Segment], identity: SegIdentity | None
@@ -177,40 +202,62 @@ class DicomWebStudies(DicomWebImages):
             description=description(save),
             series_number=FIRST_SERIES_NUMBER + save,
             identity=identity,
+            made_at=made_after(superseded),
         )
         return LabelToStore(image_id, mask, segments, content, FinalLabel.made(content, save), superseded)
 
     def _final(self, image_id: str) -> FinalLabel | None:
         """What is known of the final label on the server."""
         label = self._datastore.label(image_id, FINAL)
-        return FinalLabel.of(label.info) if label is not None else None
+        final = FinalLabel.of(label.info) if label is not None else None
+        if final is not None and not self._label_path(image_id).is_file():
+            return replace(final, file_of="")
+        return final
 
-    def _remove(self, superseded: FinalLabel | None, by: FinalLabel | None) -> None:
+    def _label_path(self, image_id: str) -> Path:
+        return self.labels_folder / FINAL / f"{image_id}{LABEL_EXTENSION}"
+
+    def _fits(self, image_id: str) -> bool:
+        """Whether the final label's file lies on the series as it is: slices may have come since."""
+        series = self._series.path(image_id)
+        file = self._label_path(image_id)
+        if not series.is_dir() or series.stat().st_mtime <= file.stat().st_mtime:
+            return True
+        mask, _ = read_mask(file)
+        return mask.shape == self._volumes.get(series).shape
+
+    def _remove(self, superseded: FinalLabel | None, by: FinalLabel) -> None:
         """Take off the server what a later save replaced.
 
         ``superseded`` was looked up before that save was stored: what the list of the server calls the final label may
-        be the new one already. A viewer that stores the same file twice supersedes nothing.
+        be the new one already. A viewer that stores the same file twice supersedes nothing. What could not be fetched
+        is in no history, and stays.
         """
-        if superseded is None or not (superseded.is_ours and self._removes_superseded):
+        if superseded is None or not (superseded.is_ours and superseded.has_file and self._removes_superseded):
             return
-        if by is None or superseded.series_uid == by.series_uid:
+        if superseded.series_uid == by.series_uid:
             return
         if not self._pacs.remove_series(superseded.study_uid, superseded.series_uid):
             logger.warning("The server keeps the superseded segmentation %s", superseded.series_uid)
 
-    def _fetched_label(self, image_id: str, tag: str, final: FinalLabel) -> Path:
+    def _fetched_label(self, image_id: str, final: FinalLabel) -> Path:
         folder = self.image_file(image_id)
         volume = self._volumes.get(folder)
-        file = self.labels_folder / tag / f"{image_id}{LABEL_EXTENSION}"
+        file = self._label_path(image_id)
         file.parent.mkdir(parents=True, exist_ok=True)
         decoded = decode_seg(self._pacs.fetch_one(final.study_uid, final.series_uid), folder)
         content = io.BytesIO(encode_mask(decoded.mask, volume.affine, LABEL_EXTENSION))
         with self.editing() as index:
-            label = index.label(image_id, tag)
+            label = index.label(image_id, FINAL)
             known = FinalLabel.of(label.info) if label is not None else None
             if label is None or known is None or known.instance_uid != final.instance_uid:
                 raise NotFound(f"The label of {shown(image_id)} was replaced meanwhile. Ask for it again.")
             replace_file(file, content)
-            label.info.update(final.with_file().to_info())
+            label.info.update(known.with_file().to_info())
             label.info["label_info"] = info_of(decoded.segments)
+            made = instant_of(known.made_at)
+            saved = None if made is None else made.timestamp()
+            version = self.history.add_found(image_id, FINAL, file, label.info, saved)
+            if version is not None:
+                label.info[VERSION] = version.number
         return file

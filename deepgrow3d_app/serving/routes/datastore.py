@@ -153,24 +153,22 @@ def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, inf
     images = served.images()
     images.image_file(image)
     with upload.staged(f"label{extension}") as path:
-        label_id = images.save_label(image, str(path), tag, info)
-    served.on_save_label(image, label_id)
-    versions = images.history.versions(image, tag)
-    return SavedLabel(
-        image=image, label=label_id, version=versions[-1].number if versions else 0, notice=_notice(versions)
-    )
+        saved = images.save_version(image, str(path), tag, info)
+    served.on_save_label(image, image)
+    earlier = [version for version in images.history.versions(image, tag) if version.number < saved.number]
+    return SavedLabel(image=image, label=image, version=saved.number, notice=_notice(earlier, saved))
 
 
-def _notice(versions: Sequence[LabelVersion]) -> str | None:
-    """What whoever saved the last of ``versions`` should know: that somebody else had saved one before."""
-    if len(versions) < 2 or versions[-2].by == versions[-1].by:
+def _notice(before: Sequence[LabelVersion], saved: LabelVersion) -> str | None:
+    """What whoever saved a version should know: that somebody else had saved the one before."""
+    if not before or before[-1].by == saved.by:
         return None
-    earlier = versions[-2]
+    earlier = before[-1]
     by = shown(earlier.by) if earlier.by else "somebody else"
-    ago = max(0, round((versions[-1].saved - earlier.saved) / 60))
+    ago = max(0, round((saved.saved - earlier.saved) / 60))
     return (
         f"{by} had saved this label {ago} minutes before, as version {earlier.number}. Yours is version "
-        f"{versions[-1].number} and counts; the earlier one is kept."
+        f"{saved.number} and counts; the earlier one is kept."
     )
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 
 from deepgrow3d_app.errors import NotFound
-from deepgrow3d_app.serving.access import ANNOTATOR, USER, FileWorkers, Served
+from deepgrow3d_app.serving.access import ANNOTATOR, USER, FileWorkers, Served, SignedIn
 from deepgrow3d_app.serving.dicomweb.proxy import ANSWERED, DicomWebProxy, Service, body_of
 from deepgrow3d_app.serving.dicomweb.store_request import StoreRequest
 
@@ -38,7 +38,13 @@ async def fetch(proxy: Proxy, request: Request, service: Service, path: str) -> 
 
 @router.post("/{service}/{path:path}", dependencies=ANNOTATOR)
 async def store(
-    proxy: Proxy, served: Served, workers: FileWorkers, request: Request, service: Service, path: str
+    proxy: Proxy,
+    served: Served,
+    workers: FileWorkers,
+    caller: SignedIn,
+    request: Request,
+    service: Service,
+    path: str,
 ) -> StreamingResponse:
     """Store: what a viewer saves. A segmentation of one of the studies becomes its final label."""
     sent = StoreRequest.parse(request.headers.get("content-type", ""), await request.body())
@@ -51,7 +57,7 @@ async def store(
     if answer.status_code == httpx.codes.OK:
         for label in labels:
             if label is not None:
-                await workers.run(studies.adopt, label)
+                await workers.run(studies.adopt, label, caller.name)
     return _passed_on(answer)
 
 

@@ -100,7 +100,10 @@ def _check_frame_of_reference(header: pydicom.Dataset, grid: SeriesGrid) -> None
 def _segments(header: pydicom.Dataset) -> tuple[Segment, ...]:
     segments = []
     for item in header.SegmentSequence:
-        number = int(item.SegmentNumber)
+        try:
+            number = int(item.SegmentNumber)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UnreadableVolume(NAME, f"a segment of it has no number ({error})") from error
         if number == 0:  # the background of a label map
             continue
         if number > MAX_SEGMENTS:

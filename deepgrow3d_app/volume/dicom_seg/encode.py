@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.valuerep import DA, TM
 
 from deepgrow3d_app import PRODUCT
 from deepgrow3d_app.errors import InvalidRequest, LabelMismatch, UnsupportedVolume
@@ -30,6 +32,7 @@ def encode_seg(
     description: str,
     series_number: int,
     identity: SegIdentity | None = None,
+    made_at: datetime | None = None,
 ) -> bytes:
     """The bytes of a DICOM SEG file, with a binary segment for each structure in ``mask``.
 
@@ -44,6 +47,7 @@ def encode_seg(
         description: what viewers list it as.
         series_number: where viewers list it.
         identity: its UIDs; ``None`` makes new ones.
+        made_at: local date and time of its content; ``None`` for the present.
 
     Raises:
         LabelMismatch: the mask has another shape than the series.
@@ -83,6 +87,9 @@ def encode_seg(
         content_description=description[:MAX_NAME],
         omit_empty_frames=True,
     )
+    if made_at is not None:
+        seg.ContentDate = DA(made_at.strftime("%Y%m%d"))
+        seg.ContentTime = TM(made_at.strftime("%H%M%S.%f"))
     file = io.BytesIO()
     seg.save_as(file, enforce_file_format=True)
     return file.getvalue()

@@ -1,5 +1,19 @@
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, _listed, is_uid, referenced_series
+from typing import Any
 
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from deepgrow3d_app.errors import ServerFault
+from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
+from deepgrow3d_app.serving.dicomweb.pacs import CONNECT_S, ImageSeries, Pacs, _listed, is_uid, referenced_series
+
+SEG_METADATA = {
+    "00080018": {"vr": "UI", "Value": ["1.9"]},
+    "00081115": {"vr": "SQ", "Value": [{"0020000E": {"vr": "UI", "Value": ["1.2.3.4"]}}]},
+    "00080023": {"vr": "DA", "Value": ["20261130"]},
+    "00080033": {"vr": "TM", "Value": ["101112.5"]},
+}
 SERIES = {
     "00080060": {"vr": "CS", "Value": ["CT"]},
     "0020000D": {"vr": "UI", "Value": ["1.2.3"]},
@@ -27,3 +41,89 @@ def test_uids_are_fit_for_file_names():
 def test_what_is_no_segmentation_refers_to_nothing():
     assert referenced_series(b"") is None
     assert referenced_series(b"no DICOM") is None
+
+
+def test_a_silent_server_is_given_up_after_the_time_that_is_set(monkeypatch):
+    limits = []
+
+    def silent(self, request, timeout=None, **kwargs):
+        limits.append(timeout)
+        raise requests.ReadTimeout(request=request)
+
+    monkeypatch.setattr(HTTPAdapter, "send", silent)
+    pacs = Pacs(DicomWebAddress("http://archive/dicom-web", timeout_s=2.5))
+    for ask in (
+        pacs.images,
+        lambda: pacs.segmentations({"1.2"}),
+        lambda: pacs.fetch_one("1.2", "1.2.3"),
+    ):
+        with pytest.raises(ServerFault, match="does not answer"):
+            ask()
+    assert pacs.remove_series("1.2", "1.2.3") is False
+    assert limits == [(CONNECT_S, 2.5)] * 4
+
+
+def listing(monkeypatch, uids, metadata):
+    """A :class:`Pacs` whose server lists segmentations; ``metadata`` tells what it says of each, or raises."""
+    pacs = Pacs(DicomWebAddress("http://archive/dicom-web"))
+    listed: list[Any] = [
+        {**SERIES, "00080060": {"vr": "CS", "Value": ["SEG"]}, "0020000E": {"vr": "UI", "Value": [uid]}} for uid in uids
+    ]
+
+    def search(search_filters: Any, fields: Any, limit: int, offset: int) -> Any:
+        wanted = search_filters.get("SeriesInstanceUID")
+        return [one for one in listed if wanted in (None, one["0020000E"]["Value"][0])][offset:]
+
+    monkeypatch.setattr(pacs._client, "search_for_series", search)
+    monkeypatch.setattr(pacs._client, "retrieve_series_metadata", lambda study_uid, series_uid: metadata(series_uid))
+    return pacs
+
+
+def refused(status):
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(response=response)
+
+
+def test_a_segmentation_that_says_nothing_hides_no_other_and_is_asked_again(monkeypatch):
+    answers = {"1.5": refused(404), "1.6": [], "1.7": [SEG_METADATA], "1.8": [{"0020000E": {"vr": "UI"}}]}
+
+    def metadata(series_uid):
+        if isinstance(answers[series_uid], Exception):
+            raise answers[series_uid]
+        return answers[series_uid]
+
+    pacs = listing(monkeypatch, answers, metadata)
+    found = pacs.segmentations({"1.2.3"})
+    assert found.series_uids == set(answers)
+    assert [(one.series_uid, one.image_series_uid, one.made_at) for one in found.described] == [
+        ("1.7", "1.2.3.4", "202611301011125")
+    ]
+    answers.update({"1.5": [SEG_METADATA], "1.6": [SEG_METADATA]})
+    assert [one.series_uid for one in pacs.segmentations({"1.2.3"}).described] == ["1.5", "1.6", "1.7"]
+
+
+def test_a_server_that_goes_away_while_it_is_asked_is_no_short_list(monkeypatch):
+    def metadata(series_uid):
+        raise requests.ConnectionError
+
+    with pytest.raises(ServerFault, match="nothing answers"):
+        listing(monkeypatch, ["1.5"], metadata).segmentations({"1.2.3"})
+
+
+def test_only_segmentations_are_removed(monkeypatch):
+    asked = []
+
+    def delete(url):
+        asked.append(url)
+        response = requests.Response()
+        response.status_code = 204
+        return response
+
+    pacs = listing(monkeypatch, ["1.5"], lambda uid: [])
+    monkeypatch.setattr(pacs._session, "delete", delete)
+    for study_uid, series_uid in (("1.2.3", "1.2.3.4"), ("1.2.3", "../../1.5"), ("1.2/../..", "1.5"), ("1.2.3", "")):
+        assert pacs.remove_series(study_uid, series_uid) is False
+    assert asked == []
+    assert pacs.remove_series("1.2.3", "1.5") is True
+    assert asked == ["http://archive/dicom-web/studies/1.2.3/series/1.5"]

@@ -1,0 +1,309 @@
+"""The labels of the studies: decoded before they are stored, every version kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
+
+from deepgrow3d_app.cases.labelled_case import voxel_counts
+from deepgrow3d_app.errors import Busy, LabelMismatch, NotFound, Superseded
+from deepgrow3d_app.serving.click_log import ClickLog
+from deepgrow3d_app.serving.click_memory import Subject
+from deepgrow3d_app.serving.dicomweb.final_label import DICOM_SEG, segments_of
+from deepgrow3d_app.serving.file_version import FileVersion, file_version
+from deepgrow3d_app.serving.identifiers import checked_name, shown
+from deepgrow3d_app.serving.label_grid import read_label
+from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, ClickSets, LabelHistory, LabelVersion
+from deepgrow3d_app.serving.studies_index import StudiesIndex
+from deepgrow3d_app.volume.atomic_file import replace_file
+from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.files import encode_mask
+from deepgrow3d_app.volume.volume import Mask
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FOLDER = Path(".deepgrow3d", "label-history")
+VERSION = "version"
+"""In a label's info: which version it is."""
+
+BASED_ON = "based_on"
+"""In what a client sends: the version that it started from."""
+
+OURS = frozenset({VERSION, DICOM_SEG})
+"""In a label's info: what clients cannot set. What is said to be on a DICOMweb server is removed from there."""
+
+MAX_CLIENT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A label that was stored elsewhere, and is to become the label here.
+
+    Attributes:
+        info: what is to be remembered of that.
+        complete: called when it is the label.
+        take_back: called when it could not be made the label.
+    """
+
+    info: Mapping[str, Any] = field(default_factory=dict)
+    complete: Callable[[], None] = lambda: None
+    take_back: Callable[[], None] = lambda: None
+
+
+class StudiesLabels(StudiesIndex):
+    """The labels of a folder's images, ``labels/TAG/ID.nii.gz``; safe to share between threads.
+
+    Args:
+        studies: the folder.
+        volumes: where decoded images are kept.
+        log: how masks were made.
+        model_digest: tells the sha256 of the served network, for the history of labels.
+        auto_reload, read_only, images_dir: see :class:`StudiesIndex`.
+
+    Raises:
+        InvalidRequest: the index of the folder is damaged.
+    """
+
+    def __init__(
+        self,
+        studies: Path,
+        volumes: VolumeCache,
+        log: ClickLog,
+        *,
+        auto_reload: bool = True,
+        read_only: bool = False,
+        images_dir: str = ".",
+        model_digest: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._volumes = volumes
+        self._log = log
+        self._model_digest = model_digest
+        self.history = LabelHistory(studies / HISTORY_FOLDER)
+        self._guard_of_saves = threading.Lock()
+        self._saves: dict[str, threading.Lock] = {}
+        super().__init__(studies, auto_reload=auto_reload, read_only=read_only, images_dir=images_dir)
+
+    def image_file(self, image_id: str) -> Path:
+        """The file of the image ``image_id``.
+
+        Raises:
+            NotFound: there is no such image. A path is no id, whether there is a file or not.
+        """
+        path = self.get_image_uri(image_id)
+        if not path or not os.path.isfile(path):
+            raise no_image(image_id)
+        return Path(path)
+
+    def label_file(self, image_id: str, tag: str) -> Path:
+        """The file of the label ``tag`` of the image ``image_id``.
+
+        Raises:
+            NotFound: there is no such label.
+        """
+        path = self.get_label_uri(image_id, tag)
+        if not path or not os.path.isfile(path):
+            raise no_label(image_id, tag)
+        return Path(path)
+
+    def get_label_tags_of(self, image_id: str) -> list[str]:
+        """The tags of the labels of the image ``image_id``."""
+        image = self._datastore.objects.get(image_id)
+        return [] if image is None else sorted(image.labels)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Store a label, and return the id of its image. See :meth:`save_version`."""
+        self.save_version(image_id, label_filename, label_tag, label_info)
+        return image_id
+
+    def save_version(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
+    ) -> LabelVersion:
+        """Store the label map ``label_filename`` as the label ``label_tag`` of ``image_id``; returns its version.
+
+        The earlier label is there until the new one is, stays where the new one is refused, and stays in the history.
+        ``label_info`` may say which version the annotator started from (``based_on``).
+
+        Raises:
+            NotFound: there is no such image.
+            InvalidRequest: a tag outside the grammar.
+            UnreadableVolume, UnsupportedVolume: not a label map.
+            LabelMismatch: not on the grid of the image, or with values that ``label_info`` does not name.
+            Superseded: somebody saved another version since.
+            Busy: the image was replaced while the label was decoded.
+        """
+        tag = checked_name(str(getattr(label_tag, "value", label_tag)), "a label's tag")
+        image_file = self.image_file(image_id)
+        version = file_version(image_file)
+        volume = self._volumes.get(image_file)
+        mask = read_label(Path(label_filename), volume)
+        _check_values(mask, label_info)
+        content = encode_mask(mask, volume.affine, LABEL_EXTENSION)
+        record = self._record(str(image_file), version, label_info)
+        label_info = {name: value for name, value in label_info.items() if name != BASED_ON and name not in OURS}
+        with self._one_save_at_a_time(image_id):
+            self._look_elsewhere(image_id, tag)
+            self._refuse_outdated(image_id, tag, record)
+            published = self._publish(image_id, tag, mask, label_info)
+            try:
+                with self.editing() as index:
+                    image = entry_of(index, image_id)
+                    if file_version(image_file) != version:
+                        raise Busy(
+                            f"The image {shown(image_id)} was replaced meanwhile. Check the label, then send it again."
+                        )
+                    self._refuse_outdated(image_id, tag, record)
+                    info = {**label_info, **published.info}
+                    saved = self._put_label(image, image_id, tag, content, info, record)
+            except Exception:
+                published.take_back()
+                raise
+            published.complete()
+        return saved
+
+    def _put_label(
+        self,
+        image: ImageLabelModel,
+        image_id: str,
+        tag: str,
+        content: bytes,
+        info: Mapping[str, Any],
+        record: LabelVersion,
+    ) -> LabelVersion:
+        """Make ``content`` the label ``tag`` of the index's ``image``; it is in the history before it is the label."""
+        folder = self.labels_folder / tag
+        name = image_id + LABEL_EXTENSION
+        replaced = image.labels.get(tag)
+        if replaced:
+            self.history.add_found(image_id, tag, folder / (image_id + replaced.ext), replaced.info)
+        version = self.history.add(image_id, tag, content, record.model_copy(update={"info": dict(info)}))
+        kept = {**info, "ts": int(time.time()), "name": name, VERSION: version.number}
+        image.labels[tag] = DataModel(info=kept, ext=LABEL_EXTENSION)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / name, io.BytesIO(content))
+        if replaced and replaced.ext != LABEL_EXTENSION:
+            (folder / (image_id + replaced.ext)).unlink(missing_ok=True)
+        return version
+
+    @contextmanager
+    def _one_save_at_a_time(self, image_id: str) -> Iterator[None]:
+        """What was checked before a label is published stays true until it is stored."""
+        with self._guard_of_saves:
+            lock = self._saves.setdefault(image_id, threading.Lock())
+        with lock:
+            yield
+
+    def finish_saves(self) -> None:
+        """After a kill between a label's file and the index: what is the label is also what the index says of it."""
+        for image_id, tag, newest in self.history.newest():
+            label = self._datastore.label(image_id, tag)
+            file = self.labels_folder / tag / (image_id + LABEL_EXTENSION)
+            if label is None or not file.is_file() or label.info.get(VERSION) == newest.number:
+                continue
+            if hashlib.sha256(file.read_bytes()).hexdigest() != newest.sha256:
+                continue  # it was replaced by another program, or never became the label
+            with self.editing() as index:
+                kept = {**newest.info, "ts": int(newest.saved), "name": file.name, VERSION: newest.number}
+                entry_of(index, image_id).labels[tag] = DataModel(info=kept, ext=LABEL_EXTENSION)
+            logger.warning("The save of %s of '%s' was cut off after its last write; it is finished", tag, image_id)
+
+    def _record(self, image: str, version: FileVersion, label_info: Mapping[str, Any]) -> LabelVersion:
+        """Who saves, with which network, and which clicks made it."""
+        client = str(label_info.get("client_id") or "")[:MAX_CLIENT]
+        clicks = {}
+        for name in {"", *(segment.name for segment in segments_of(label_info))} if client else ():
+            answered = self._log.history(Subject(image, version, (), name, f"/{client}"))
+            if answered:
+                last = sorted(answered[-1].clicks, key=lambda click: click.index)
+                clicks[name] = ClickSets(
+                    foreground=[click.index for click in last if click.is_positive],
+                    background=[click.index for click in last if not click.is_positive],
+                )
+        info = {BASED_ON: label_info[BASED_ON]} if BASED_ON in label_info else {}
+        return LabelVersion(
+            client_id=client,
+            saved_by=str(label_info.get(SAVED_BY) or ""),
+            model_sha256=self._model_digest(),
+            clicks=clicks,
+            info=info,
+        )
+
+    def _refuse_outdated(self, image_id: str, tag: str, record: LabelVersion) -> None:
+        if BASED_ON not in record.info:
+            return
+        label = self._datastore.label(image_id, tag)
+        newest = 0 if label is None else int(label.info.get(VERSION) or 0)
+        if record.info[BASED_ON] != newest:
+            versions = {version.number: version for version in self.history.versions(image_id, tag)}
+            by = shown(versions[newest].by) if newest in versions else "somebody else"
+            raise Superseded(
+                f"The label {shown(tag)} of {shown(image_id)} is at version {newest}, saved by {by}, yours is based "
+                f"on {record.info[BASED_ON]!r}. Look at that version (GET /datastore/label), then save with based_on "
+                f"{newest}."
+            )
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove the label ``label_tag`` of the image ``label_id``."""
+        path = self.label_file(label_id, label_tag)
+        with self.editing() as index:
+            entry_of(index, label_id).labels.pop(label_tag, None)
+            path.unlink(missing_ok=True)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add ``info`` to what is known of the label ``label_tag`` of the image ``label_id``."""
+        with self.editing() as index:
+            label = index.label(label_id, label_tag)
+            if label is None:
+                raise no_label(label_id, label_tag)
+            label.info.update({name: value for name, value in info.items() if name not in OURS})
+            if isinstance(number := label.info.get(VERSION), int):
+                self.history.note(label_id, label_tag, number, label.info)
+
+    def _look_elsewhere(self, image_id: str, tag: str) -> None:
+        """Make the index know the label that is about to be replaced, where somebody else stores labels too."""
+
+    def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> Publication:
+        """Store a label elsewhere before it is stored here: nowhere, in a folder."""
+        return Publication()
+
+
+def _check_values(mask: Mask, label_info: Mapping[str, Any]) -> None:
+    """Refuse values that nothing names, where anything is named: nobody could tell later what they mean."""
+    named = {segment.value for segment in segments_of(label_info)}
+    unnamed = sorted(set(np.flatnonzero(voxel_counts(mask)).tolist()) - named - {0})
+    if named and unnamed:
+        raise LabelMismatch(
+            f"The label has voxels of the value {', '.join(map(str, unnamed))}, and label_info names only "
+            f"{', '.join(map(str, sorted(named)))}. Name every structure, or erase those voxels."
+        )
+
+
+def entry_of(index: LocalDatastoreModel, image_id: str) -> ImageLabelModel:
+    """What ``index`` has of an image; :class:`NotFound` where that is nothing."""
+    entry = index.objects.get(image_id)
+    if entry is None:
+        raise no_image(image_id)
+    return entry
+
+
+def no_image(image_id: str) -> NotFound:
+    """There is no such image."""
+    return NotFound(f"There is no image {shown(image_id)} among the studies. GET /datastore/?output=all lists them.")
+
+
+def no_label(image_id: str, tag: str) -> NotFound:
+    """There is no such label."""
+    return NotFound(
+        f"The image {shown(image_id)} has no label {shown(tag)}. GET /datastore/?output=all lists images and labels."
+    )
