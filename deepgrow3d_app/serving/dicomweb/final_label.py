@@ -11,7 +11,8 @@ from typing import Any
 from pydicom import dcmread
 
 from deepgrow3d_app import PRODUCT
-from deepgrow3d_app.serving.dicomweb.pacs import StoredSegmentation, digits
+from deepgrow3d_app.serving.dicomweb.content_time import instant_of, made_at
+from deepgrow3d_app.serving.dicomweb.listed import StoredSegmentation
 from deepgrow3d_app.volume.dicom_seg.segment import Segment
 from deepgrow3d_app.volume.volume import Mask
 
@@ -47,7 +48,7 @@ class FinalLabel:
 
     Attributes:
         study_uid, series_uid, instance_uid: where it is on the server.
-        made_at: date and time of its content, as digits that sort.
+        made_at: date and time of its content, as digits that sort; "" where it does not say.
         is_ours: whether this program made it, and so may remove it.
         save: which save of the image it is, from 1.
         file_of: the instance that the label's file was made from; "" where it has not been fetched.
@@ -76,9 +77,8 @@ class FinalLabel:
     def made(cls, content: bytes, save: int) -> FinalLabel:
         """The label in the DICOM SEG ``content``, which we made."""
         header = dcmread(BytesIO(content), stop_before_pixels=True)
-        made_at = digits(header.ContentDate) + digits(header.ContentTime)
         uid = str(header.SOPInstanceUID)
-        return cls(str(header.StudyInstanceUID), str(header.SeriesInstanceUID), uid, made_at, True, save, uid)
+        return cls(str(header.StudyInstanceUID), str(header.SeriesInstanceUID), uid, made_at(header), True, save, uid)
 
     @classmethod
     def of(cls, label_info: Mapping[str, Any]) -> FinalLabel | None:
@@ -120,14 +120,6 @@ def segments_of(label_info: Mapping[str, Any]) -> list[Segment]:
 def info_of(segments: Sequence[Segment]) -> list[dict[str, Any]]:
     """``segments`` as viewers send them."""
     return [{"name": segment.name, "idx": segment.value} for segment in segments]
-
-
-def instant_of(made_at: str) -> datetime | None:
-    """The local time in the digits of a DICOM date and time; what they leave out is 0."""
-    try:
-        return datetime.strptime(made_at.ljust(20, "0")[:20], "%Y%m%d%H%M%S%f")
-    except ValueError:
-        return None
 
 
 def made_after(superseded: FinalLabel | None) -> datetime:

@@ -7,14 +7,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.datastore import StudiesDatastore
-from deepgrow3d_app.serving.dicomweb.listing import FINAL, LISTED, bring_in_line
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, ListedSegmentations, Pacs
+from deepgrow3d_app.serving.dicomweb.listed import ImageSeries, ListedSegmentations
+from deepgrow3d_app.serving.dicomweb.listing import FINAL, LISTED, bring_in_line, missing
+from deepgrow3d_app.serving.dicomweb.pacs import Pacs
 from deepgrow3d_app.serving.dicomweb.series_folder import SeriesFolder
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION
@@ -87,11 +89,18 @@ class DicomWebImages(StudiesDatastore):
         try:
             images = self._pacs.images()
             segmentations = self._pacs.segmentations({image.study_uid for image in images})
+            segmentations = self._with_overlooked(images, segmentations)
             is_answered = True
             self._merge(images, segmentations)
         finally:
             self._is_away = not is_answered
             self._next_refresh = time.monotonic() + (self._refresh_s if is_answered else AWAY_S)
+
+    def _with_overlooked(self, images: list[ImageSeries], segmentations: ListedSegmentations) -> ListedSegmentations:
+        """``segmentations`` with those that the server has and did not list: a label is not dropped for that."""
+        gone = missing(self._shown.objects, images, segmentations)
+        there = {one.series_uid for one in gone if self._pacs.instances(one.study_uid, one.series_uid)}
+        return replace(segmentations, series_uids=segmentations.series_uids | there)
 
     def refresh_if_old(self, *, waits: bool = False) -> None:
         """Bring the index in line with the server where that was long ago; a server that is away changes nothing.

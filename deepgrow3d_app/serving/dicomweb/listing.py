@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from deepgrow3d_app.serving.dicomweb.final_label import FinalLabel
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, ListedSegmentations, StoredSegmentation
+from deepgrow3d_app.serving.dicomweb.listed import ImageSeries, ListedSegmentations, StoredSegmentation
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION
 
 FINAL = "final"
@@ -56,6 +56,15 @@ def _info(image: ImageSeries) -> dict[str, Any]:
         "instances": image.n_instances,
         "name": f"{image.series_uid}{LABEL_EXTENSION}",
     }
+
+
+def missing(
+    entries: dict[str, ImageLabelModel], images: Iterable[ImageSeries], segmentations: ListedSegmentations
+) -> list[FinalLabel]:
+    """The final labels that were on the server, and that it does not list any more with their series."""
+    labels = [entries[image.series_uid].labels.get(FINAL) for image in images if image.series_uid in entries]
+    finals = [FinalLabel.of(label.info) for label in labels if label is not None]
+    return [one for one in finals if one and one.is_listed and one.series_uid not in segmentations.series_uids]
 
 
 def _look_after_label(entry: ImageLabelModel, series_uids: frozenset[str]) -> None:

@@ -6,11 +6,11 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
@@ -19,6 +19,8 @@ from requests.adapters import HTTPAdapter
 
 from deepgrow3d_app.errors import ServerFault
 from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
+from deepgrow3d_app.serving.dicomweb.content_time import made_at
+from deepgrow3d_app.serving.dicomweb.listed import ImageSeries, ListedSegmentations, StoredSegmentation
 
 logger = logging.getLogger(__name__)
 
@@ -29,53 +31,6 @@ MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 """What pydicom and the client raise on what is no DICOM."""
 ANY_SYNTAX = (("application/dicom", "*"),)
 """As it is stored: a server that cannot decode JPEG 2000 refuses to send it as anything else."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSeries:
-    """A series of images as the server lists it; "" and 0 where it does not say."""
-
-    series_uid: str
-    study_uid: str
-    modality: str
-    n_instances: int
-    description: str
-    patient_id: str
-    study_date: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSegmentation:
-    """A segmentation on the server.
-
-    Attributes:
-        series_uid, study_uid, instance_uid: its own.
-        image_series_uid: what it was drawn on; "" where it does not say.
-        made_at: date and time of its content, as digits that sort.
-        manufacturer: who made it.
-        series_number: 0 where it has none.
-    """
-
-    series_uid: str
-    study_uid: str
-    instance_uid: str
-    image_series_uid: str
-    made_at: str
-    manufacturer: str
-    series_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class ListedSegmentations:
-    """The segmentations on the server.
-
-    Attributes:
-        series_uids: all of them.
-        described: those that say what they were drawn on.
-    """
-
-    series_uids: frozenset[str]
-    described: tuple[StoredSegmentation, ...]
 
 
 class Pacs:
@@ -145,8 +100,22 @@ class Pacs:
             reason = failed[0].get("FailureReason", "without a reason")
             raise ServerFault(self.address.url, f"it refused the segmentation ({reason})")
 
-    def remove_series(self, study_uid: str, series_uid: str) -> bool:
-        """Remove a segmentation where the server lets us, and return whether it did. Other series are never removed.
+    def instances(self, study_uid: str, series_uid: str) -> set[str]:
+        """The instances of a series, as the server lists them; none where it has no such series."""
+        try:
+            with self._faults_named():
+                found = self._client.search_for_instances(study_uid, series_uid)
+        except ServerFault as fault:
+            refused = fault.__cause__.response if isinstance(fault.__cause__, requests.HTTPError) else None
+            if refused is not None and refused.status_code == HTTPStatus.NOT_FOUND:
+                return set()
+            raise
+        return {str(Dataset.from_json(one).get("SOPInstanceUID", "")) for one in found}
+
+    def remove_segmentation(self, study_uid: str, series_uid: str, instance_uid: str) -> bool:
+        """Remove a segmentation where the server lets us, and return whether it did.
+
+        Series are what is removed: one that is no segmentation, or that has other instances too, stays.
 
         DICOMweb has no such request; many servers answer DELETE all the same, and Orthanc has a way of its own.
         """
@@ -154,7 +123,9 @@ class Pacs:
             return False
         with contextlib.suppress(requests.RequestException, ServerFault):
             listed = self._search({"Modality": "SEG", "SeriesInstanceUID": series_uid})
-            if series_uid not in {one.series_uid for one in listed}:
+            if (study_uid, series_uid, "SEG") not in {(one.study_uid, one.series_uid, one.modality) for one in listed}:
+                return False
+            if self.instances(study_uid, series_uid) != {instance_uid}:
                 return False
             root = "/".join(part for part in (self.address.url, self.address.wado_prefix) if part)
             answer = self._session.delete(f"{root}/studies/{study_uid}/series/{series_uid}")
@@ -164,6 +135,8 @@ class Pacs:
         return False
 
     def _remove_from_orthanc(self, series_uid: str) -> bool:
+        if not urlsplit(self.address.url).path.strip("/"):
+            return False  # without a path there is nothing beside DICOMweb on this server
         root = self.address.url.rpartition("/")[0]
         system = self._session.get(f"{root}/system")
         if not system.ok or "ApiVersion" not in system.text:
@@ -173,7 +146,7 @@ class Pacs:
         return bool(paths) and all(self._session.delete(root + path).ok for path in paths)
 
     def _search(self, filters: Mapping[str, str]) -> Iterator[ImageSeries]:
-        """Page by page, until one brings nothing new: some servers know no pages and send all each time."""
+        """Page by page, until one brings nothing new: some servers send less than is asked for, some all each time."""
         seen: set[str] = set()
         while True:
             with self._faults_named():
@@ -186,7 +159,7 @@ class Pacs:
             new = [series for entry in page if (series := _listed(entry)) and series.series_uid not in seen]
             seen.update(series.series_uid for series in new)
             yield from new
-            if len(page) < PAGE or not new:
+            if not new:
                 return
 
     def _description(self, series: ImageSeries) -> StoredSegmentation | None:
@@ -214,7 +187,7 @@ class Pacs:
                 series.study_uid,
                 str(header.get("SOPInstanceUID", "")),
                 str(header.ReferencedSeriesSequence[0].SeriesInstanceUID),
-                digits(header.get("ContentDate")) + digits(header.get("ContentTime")),
+                made_at(header),
                 str(header.get("Manufacturer") or ""),
                 int(header.get("SeriesNumber") or 0),
             )
@@ -294,8 +267,3 @@ def _parsed(header: Dataset) -> ImageSeries | None:
         patient_id=str(header.get("PatientID") or ""),
         study_date=str(header.get("StudyDate") or ""),
     )
-
-
-def digits(value: Any) -> str:
-    """Of a date or a time, which then sort as text."""
-    return re.sub(r"\D", "", str(value or ""))

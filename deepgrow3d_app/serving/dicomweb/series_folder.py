@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deepgrow3d_app.errors import ServerFault
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, Pacs, is_uid
+from deepgrow3d_app.serving.dicomweb.listed import ImageSeries
+from deepgrow3d_app.serving.dicomweb.pacs import Pacs, is_uid
 from deepgrow3d_app.volume.atomic_folder import remove_partial_folders, replaced_folder
 
 

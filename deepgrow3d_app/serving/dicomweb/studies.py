@@ -12,13 +12,13 @@ from typing import Any
 from deepgrow3d_app import PRODUCT, __version__
 from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
 from deepgrow3d_app.serving.click_log import ClickLog
+from deepgrow3d_app.serving.dicomweb.content_time import instant_of
 from deepgrow3d_app.serving.dicomweb.final_label import (
     FIRST_SERIES_NUMBER,
     FinalLabel,
     LabelToStore,
     description,
     info_of,
-    instant_of,
     made_after,
     segments_of,
 )
@@ -107,7 +107,7 @@ class DicomWebStudies(DicomWebImages):
         if label_tag == FINAL:
             self.refresh_if_old(waits=True)
         final = self._final(label_id) if label_tag == FINAL else None
-        if final is not None and not (final.is_ours and self._pacs.remove_series(final.study_uid, final.series_uid)):
+        if final is not None and not (final.is_ours and self._is_removed(final)):
             raise InvalidRequest(
                 f"The segmentation {final.series_uid} lies on the DICOMweb server {self.name()}. Remove it there."
             )
@@ -159,7 +159,8 @@ class DicomWebStudies(DicomWebImages):
         """
         if tag != FINAL:
             return
-        self.refresh_if_old(waits=True)
+        self._init_from_datastore_file()  # another process may serve this folder
+        self.refresh()
         try:
             self.label_file(image_id, FINAL)
         except (InvalidInput, NotFound, ServerFault) as error:
@@ -178,15 +179,23 @@ class DicomWebStudies(DicomWebImages):
         if tag != FINAL:
             return Publication()
         label = self._to_store(image_id, mask, segments_of(label_info), None)
-        self._pacs.store(label.content)
+        try:
+            self._pacs.store(label.content)
+        except ServerFault:  # it may have stored it all the same, and have been too slow to say so
+            self._take_back(image_id, label.final)
+            raise
         return Publication(
             {**label.final.to_info(), "label_info": info_of(named_segments(mask, label.segments))},
             complete=lambda: self._remove(label.superseded, label.final),
-            take_back=lambda: self._take_back(label.final),
+            take_back=lambda: self._take_back(image_id, label.final),
         )
 
-    def _take_back(self, final: FinalLabel) -> None:
-        if not self._pacs.remove_series(final.study_uid, final.series_uid):
+    def _is_removed(self, final: FinalLabel) -> bool:
+        return self._pacs.remove_segmentation(final.study_uid, final.series_uid, final.instance_uid)
+
+    def _take_back(self, image_id: str, final: FinalLabel) -> None:
+        self._label_path(image_id).unlink(missing_ok=True)  # may be that of the refused save: fetched again
+        if not self._is_removed(final):
             logger.warning("The server keeps the segmentation %s, whose save was refused", final.series_uid)
 
     def _to_store(
@@ -231,13 +240,17 @@ class DicomWebStudies(DicomWebImages):
 
         ``superseded`` was looked up before that save was stored: what the list of the server calls the final label may
         be the new one already. A viewer that stores the same file twice supersedes nothing. What could not be fetched
-        is in no history, and stays.
+        is in no history, and stays; so does everything where the server does not list what replaces it.
         """
         if superseded is None or not (superseded.is_ours and superseded.has_file and self._removes_superseded):
             return
         if superseded.series_uid == by.series_uid:
             return
-        if not self._pacs.remove_series(superseded.study_uid, superseded.series_uid):
+        try:
+            is_there = by.instance_uid in self._pacs.instances(by.study_uid, by.series_uid)
+        except ServerFault:
+            is_there = False
+        if not (is_there and self._is_removed(superseded)):
             logger.warning("The server keeps the superseded segmentation %s", superseded.series_uid)
 
     def _fetched_label(self, image_id: str, final: FinalLabel) -> Path:
@@ -258,6 +271,6 @@ class DicomWebStudies(DicomWebImages):
             made = instant_of(known.made_at)
             saved = None if made is None else made.timestamp()
             version = self.history.add_found(image_id, FINAL, file, label.info, saved)
-            if version is not None:
-                label.info[VERSION] = version.number
+            if version is not None:  # with what reviewers said of it
+                label.info = {**version.info, **label.info, VERSION: version.number}
         return file

@@ -56,6 +56,7 @@ def decode_seg(content: bytes | Path, series: Path) -> DecodedSeg:
     grid = read_series_grid(series)
     _check_frame_of_reference(header, grid)
     segments = _segments(header)
+    identity = _identity(header)
     mask = np.zeros(grid.shape, np.uint8)
     names = {segment.value: segment.name for segment in segments}
     is_labelmap = str(header.get("SegmentationType", "")) == "LABELMAP"
@@ -71,7 +72,6 @@ def decode_seg(content: bytes | Path, series: Path) -> DecodedSeg:
                 "a label map has one value for each voxel. Take the overlap out of one of them."
             )
         np.maximum(here, values, out=here)
-    identity = SegIdentity(str(header.SeriesInstanceUID), str(header.SOPInstanceUID))
     return DecodedSeg(mask, segments, identity)
 
 
@@ -95,6 +95,13 @@ def _check_frame_of_reference(header: pydicom.Dataset, grid: SeriesGrid) -> None
             f"The segmentation lies in the frame of reference {theirs}, its series in {ours}. "
             "Send a segmentation of this series."
         )
+
+
+def _identity(header: pydicom.Dataset) -> SegIdentity:
+    series_uid, instance_uid = (str(header.get(name) or "") for name in ("SeriesInstanceUID", "SOPInstanceUID"))
+    if not series_uid or not instance_uid:
+        raise UnreadableVolume(NAME, "it has no UID")
+    return SegIdentity(series_uid, instance_uid)
 
 
 def _segments(header: pydicom.Dataset) -> tuple[Segment, ...]:
@@ -125,9 +132,7 @@ def _frames(header: pydicom.Dataset, grid: SeriesGrid) -> Iterator[tuple[int, np
     if str(header.get("SegmentationType", "")) == "FRACTIONAL":
         pixels = pixels >= max(1, header.get("MaximumFractionalValue", 255) / 2)
     to_index = np.linalg.inv(grid.affine)
-    shared = (
-        header.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in header else pydicom.Dataset()
-    )
+    shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), pydicom.Dataset())
     try:
         for frame, own in zip(pixels, header.PerFrameFunctionalGroupsSequence, strict=True):
             identified = _group(own, shared, "SegmentIdentificationSequence", is_needed=False)

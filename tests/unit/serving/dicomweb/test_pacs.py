@@ -6,7 +6,8 @@ from requests.adapters import HTTPAdapter
 
 from deepgrow3d_app.errors import ServerFault
 from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
-from deepgrow3d_app.serving.dicomweb.pacs import CONNECT_S, ImageSeries, Pacs, _listed, is_uid, referenced_series
+from deepgrow3d_app.serving.dicomweb.listed import ImageSeries
+from deepgrow3d_app.serving.dicomweb.pacs import CONNECT_S, Pacs, _listed, is_uid, referenced_series
 
 SEG_METADATA = {
     "00080018": {"vr": "UI", "Value": ["1.9"]},
@@ -59,7 +60,7 @@ def test_a_silent_server_is_given_up_after_the_time_that_is_set(monkeypatch):
     ):
         with pytest.raises(ServerFault, match="does not answer"):
             ask()
-    assert pacs.remove_series("1.2", "1.2.3") is False
+    assert pacs.remove_segmentation("1.2", "1.2.3", "1.2.3.4") is False
     assert limits == [(CONNECT_S, 2.5)] * 4
 
 
@@ -72,7 +73,8 @@ def listing(monkeypatch, uids, metadata):
 
     def search(search_filters: Any, fields: Any, limit: int, offset: int) -> Any:
         wanted = search_filters.get("SeriesInstanceUID")
-        return [one for one in listed if wanted in (None, one["0020000E"]["Value"][0])][offset:]
+        found = [one for one in listed if wanted in (None, one["0020000E"]["Value"][0])]
+        return found[offset : offset + 2]  # fewer than it is asked for
 
     monkeypatch.setattr(pacs._client, "search_for_series", search)
     monkeypatch.setattr(pacs._client, "retrieve_series_metadata", lambda study_uid, series_uid: metadata(series_uid))
@@ -97,7 +99,7 @@ def test_a_segmentation_that_says_nothing_hides_no_other_and_is_asked_again(monk
     found = pacs.segmentations({"1.2.3"})
     assert found.series_uids == set(answers)
     assert [(one.series_uid, one.image_series_uid, one.made_at) for one in found.described] == [
-        ("1.7", "1.2.3.4", "202611301011125")
+        ("1.7", "1.2.3.4", "20261130101112500000")
     ]
     answers.update({"1.5": [SEG_METADATA], "1.6": [SEG_METADATA]})
     assert [one.series_uid for one in pacs.segmentations({"1.2.3"}).described] == ["1.5", "1.6", "1.7"]
@@ -120,10 +122,45 @@ def test_only_segmentations_are_removed(monkeypatch):
         response.status_code = 204
         return response
 
-    pacs = listing(monkeypatch, ["1.5"], lambda uid: [])
+    pacs = listing(monkeypatch, ["1.5", "1.6"], lambda uid: [])
     monkeypatch.setattr(pacs._session, "delete", delete)
+    instances = {"1.5": ["1.5.1"], "1.6": ["1.6.1", "1.6.2"]}
+    monkeypatch.setattr(
+        pacs._client,
+        "search_for_instances",
+        lambda study_uid, series_uid: [{"00080018": {"vr": "UI", "Value": [one]}} for one in instances[series_uid]],
+    )
     for study_uid, series_uid in (("1.2.3", "1.2.3.4"), ("1.2.3", "../../1.5"), ("1.2/../..", "1.5"), ("1.2.3", "")):
-        assert pacs.remove_series(study_uid, series_uid) is False
+        assert pacs.remove_segmentation(study_uid, series_uid, "1.5.1") is False
+    assert pacs.remove_segmentation("1.2.4", "1.5", "1.5.1") is False, "of another study"
+    assert pacs.remove_segmentation("1.2.3", "1.5", "1.5.2") is False, "another one"
+    assert pacs.remove_segmentation("1.2.3", "1.6", "1.6.1") is False, "not alone in its series"
     assert asked == []
-    assert pacs.remove_series("1.2.3", "1.5") is True
+    assert pacs.remove_segmentation("1.2.3", "1.5", "1.5.1") is True
     assert asked == ["http://archive/dicom-web/studies/1.2.3/series/1.5"]
+
+
+def test_a_series_that_is_not_there_has_no_instances(monkeypatch):
+    pacs = listing(monkeypatch, [], lambda uid: [])
+
+    def missing(study_uid, series_uid):
+        raise refused(404)
+
+    monkeypatch.setattr(pacs._client, "search_for_instances", missing)
+    assert pacs.instances("1.2.3", "1.5") == set()
+
+
+def test_credentials_go_to_no_other_host(monkeypatch):
+    """Orthanc's own paths lie beside that of DICOMweb; an address without a path has none."""
+    asked = []
+
+    def send(self, request, **kwargs):
+        asked.append(request.url)
+        response = requests.Response()
+        response.status_code = 405
+        return response
+
+    monkeypatch.setattr(HTTPAdapter, "send", send)
+    pacs = Pacs(DicomWebAddress("https://archive.hospital", username="ann", password="secret"))
+    assert pacs._remove_from_orthanc("1.5") is False
+    assert asked == []

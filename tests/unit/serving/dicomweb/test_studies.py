@@ -14,8 +14,8 @@ from pydicom import dcmread
 from deepgrow3d_app.errors import NotFound, ServerFault, Superseded
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.dicomweb import images
-from deepgrow3d_app.serving.dicomweb.final_label import instant_of
-from deepgrow3d_app.serving.dicomweb.pacs import ImageSeries, ListedSegmentations, StoredSegmentation, digits
+from deepgrow3d_app.serving.dicomweb.content_time import instant_of, made_at
+from deepgrow3d_app.serving.dicomweb.listed import ImageSeries, ListedSegmentations, StoredSegmentation
 from deepgrow3d_app.serving.dicomweb.studies import DicomWebStudies
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
@@ -66,8 +66,11 @@ class Archive:
     def store(self, content):
         self.stored[str(dcmread(BytesIO(content)).SeriesInstanceUID)] = content
 
-    def remove_series(self, study_uid, series_uid):
-        return self.stored.pop(series_uid, None) is not None
+    def instances(self, study_uid, series_uid):
+        return {str(dcmread(BytesIO(self.stored[series_uid])).SOPInstanceUID)} if series_uid in self.stored else set()
+
+    def remove_segmentation(self, study_uid, series_uid, instance_uid):
+        return self.instances(study_uid, series_uid) == {instance_uid} and self.stored.pop(series_uid) is not None
 
     def change(self, series_uid, **values):
         """Make the header of what is stored another one."""
@@ -85,7 +88,7 @@ class Archive:
             self.study_uid,
             str(header.SOPInstanceUID),
             self.uid,
-            digits(header.ContentDate) + digits(header.ContentTime),
+            made_at(header),
             str(header.Manufacturer),
             int(header.SeriesNumber),
         )
@@ -227,11 +230,11 @@ def test_clients_cannot_say_what_is_on_the_server(archive, server, save):
     one.update_label_info(archive.uid, "final", forged)
     removed = []
 
-    def remove(study_uid, series_uid):
+    def remove(study_uid, series_uid, instance_uid):
         removed.append(series_uid)
         return True
 
-    archive.remove_series = remove
+    archive.remove_segmentation = remove
     save(one, 2, "draft", **forged)
     one.remove_label(archive.uid, "draft")
     save(one, 2)
@@ -256,18 +259,70 @@ def test_a_save_counts_although_the_label_before_came_from_a_clock_that_is_ahead
 def test_a_save_that_is_refused_after_it_was_stored_on_the_server_is_taken_back(archive, server, save, monkeypatch):
     one = server("one")
     save(one, 1)
+    wait_for_lists()
+    one.refresh()
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(one, "_put_label", full)
+        patched.setattr(one, "_update_datastore_file", full)  # after the label's file
         with pytest.raises(OSError, match="No space"):
             save(one, 2)
     wait_for_lists()
     (stored,) = archive.segmentations(set()).described
     assert stored.series_number == 9001
     assert voxels_in(one.label_file(archive.uid, "final")) == 1
+
+
+def test_a_save_that_was_too_slow_for_the_server_to_say_so_is_taken_back(archive, server, save):
+    one = server("one")
+    save(one, 1)
+    store = archive.store
+
+    def too_slow(content):
+        store(content)
+        raise ServerFault(archive.address.url, "it does not answer")
+
+    archive.store = too_slow
+    with pytest.raises(ServerFault):
+        save(one, 2)
+    assert len(archive.stored) == 1
+    assert voxels_in(one.label_file(archive.uid, "final")) == 1
+
+
+def test_what_the_server_does_not_keep_replaces_nothing_there(archive, server, save):
+    """Some answer that all is well, and a filter of theirs discards the file."""
+    one = server("one")
+    save(one, 1)
+    archive.store = lambda content: None
+    save(one, 2)
+    (stored,) = archive.segmentations(set()).described
+    assert stored.series_number == 9001
+    assert voxels_in(one.label_file(archive.uid, "final")) == 2
+
+
+def test_a_list_that_is_cut_short_drops_no_label(archive, server, save):
+    one = server("one")
+    save(one, 1)
+    one.update_label_info(archive.uid, "final", {"segmentationMeta": {"status": "approved"}})
+    wait_for_lists()
+    one.refresh()
+    archive.segmentations = lambda study_uids: ListedSegmentations(frozenset(), ())
+    one.refresh()
+    assert one.get_label_info(archive.uid, "final")["segmentationMeta"] == {"status": "approved"}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+@pytest.mark.parametrize(("date", "time"), [("00010101", "000000"), ("", "213000"), ("20991399", ""), ("99991231", "")])
+def test_a_save_counts_whatever_the_label_before_has_for_a_date(archive, server, save, date, time):
+    save(server("one"), 1)
+    (first,) = archive.stored
+    archive.change(first, ContentDate=date, ContentTime=time, Manufacturer="somebody else")
+    other = server("other")
+    assert voxels_in(other.label_file(archive.uid, "final")) == 1
+    save(other, 2)
+    assert voxels_in(server("third").label_file(archive.uid, "final")) == 2
 
 
 def test_of_two_saves_based_on_one_version_the_second_is_refused_and_on_no_server(archive, server, save):
