@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from monailabel.config import settings as monailabel_settings
 
 from deepgrow3d_app.serving.security.audit import Audit, AuditLog
-from deepgrow3d_app.serving.security.callers import Callers
+from deepgrow3d_app.serving.security.callers import SIGN_IN, Callers
 from deepgrow3d_app.serving.security.door import door_of
 from deepgrow3d_app.serving.security.headers import SecurityHeaders
 from deepgrow3d_app.serving.security.identity import Door
@@ -30,11 +30,17 @@ def secure(api: FastAPI, serving: ServingSettings, audit_folder: Path | None) ->
     origins = [str(origin).rstrip("/") for origin in monailabel_settings.MONAI_LABEL_CORS_ORIGINS]
     is_local = door.is_open and not serving.insecure
     # What is added last is passed first.
-    api.add_middleware(UploadLimit, max_bytes=serving.upload_bytes, idle_s=serving.upload_idle_s)
+    prefix = monailabel_settings.MONAI_LABEL_API_STR
+    api.add_middleware(
+        UploadLimit,
+        max_bytes=serving.upload_bytes,
+        idle_s=serving.upload_idle_s,
+        open_paths=frozenset(prefix + path for path in SIGN_IN),
+    )
     api.add_middleware(
         CORSMiddleware, allow_origins=origins, allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
     )
-    api.add_middleware(Callers, door=door, requests_per_minute=serving.requests_per_minute)
+    api.add_middleware(Callers, door=door, requests_per_minute=serving.requests_per_minute, prefix=prefix)
     api.add_middleware(
         OriginGuard,
         origins=origins,
@@ -43,6 +49,6 @@ def secure(api: FastAPI, serving: ServingSettings, audit_folder: Path | None) ->
     )
     api.add_middleware(LastResort)
     api.add_middleware(SecurityHeaders, shares=bool(origins))
-    api.add_middleware(Audit, log=AuditLog(audit_folder), prefix=monailabel_settings.MONAI_LABEL_API_STR)
+    api.add_middleware(Audit, log=AuditLog(audit_folder), prefix=prefix)
     api.add_middleware(RequestId)
     return door

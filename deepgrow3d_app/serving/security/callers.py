@@ -24,7 +24,7 @@ FAILURES_PER_MINUTE = 20
 """Tokens and passwords that one address may get wrong; who has a good token is not kept out by others who have none."""
 
 SIGN_IN = ("/login", "/logout", "/auth/token")
-"""Ends of the paths at which a token is shown for the first time."""
+"""The paths at which a token is shown for the first time."""
 
 WHO_CALLS = "This server asks who calls. Send a token as 'Authorization: Bearer TOKEN', or sign in."
 
@@ -51,11 +51,13 @@ class Callers:
         app: what is behind it.
         door: tells callers apart.
         requests_per_minute: of one caller; 0 for any number.
+        prefix: of all paths.
     """
 
-    def __init__(self, app: ASGIApp, *, door: Door, requests_per_minute: int) -> None:
+    def __init__(self, app: ASGIApp, *, door: Door, requests_per_minute: int, prefix: str = "") -> None:
         self._app = app
         self._door = door
+        self._sign_in = frozenset(prefix + path for path in SIGN_IN)
         self._rates = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._allowed = RateLimitItemPerMinute(requests_per_minute) if requests_per_minute else None
         self._failures = RateLimitItemPerMinute(FAILURES_PER_MINUTE)
@@ -65,7 +67,7 @@ class Callers:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        signs_in = scope["method"] == "POST" and scope["path"].endswith(SIGN_IN)
+        signs_in = scope["method"] == "POST" and scope["path"] in self._sign_in
         try:
             caller = scope.setdefault("state", {})["caller"] = await self._caller(scope)
             if signs_in:

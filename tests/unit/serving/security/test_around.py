@@ -15,10 +15,11 @@ from deepgrow3d_app.serving.faults import answer_faults
 from deepgrow3d_app.serving.routes import sign_in
 from deepgrow3d_app.serving.security.around import secure
 from deepgrow3d_app.serving.security.audit import AuditLog, hash_of, tell_subject
-from deepgrow3d_app.serving.security.callers import FAILURES_PER_MINUTE
+from deepgrow3d_app.serving.security.callers import FAILURES_PER_MINUTE, SIGN_IN, WHO_CALLS
 from deepgrow3d_app.serving.security.identity import Role
 from deepgrow3d_app.serving.security.origins import is_loopback
 from deepgrow3d_app.serving.security.tokens import TokenFile
+from deepgrow3d_app.serving.security.upload_limit import OPEN_BYTES
 from deepgrow3d_app.serving.settings import ServingSettings
 
 HERE = "http://127.0.0.1:8000"
@@ -224,6 +225,21 @@ def test_nothing_is_taken_in_from_somebody_unknown(tmp_path, tokens):
     answer = client(tmp_path, tokens_file=tokens["file"]).post("/nothing", content=content())
     assert answer.status_code == 401
     assert "asks who calls" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/train/login", "/infer/auth/token", "/login/", "//login"])
+def test_only_the_paths_themselves_are_open_to_somebody_unknown(tmp_path, tokens, path):
+    known = client(tmp_path, tokens_file=tokens["file"])
+    answer = known.post(path, content=bytes(10))
+    assert answer.status_code == 401
+    assert answer.json()["detail"] == WHO_CALLS
+
+
+@pytest.mark.parametrize("path", SIGN_IN)
+def test_of_somebody_unknown_no_more_is_taken_in_than_a_token(tmp_path, tokens, path):
+    known = client(tmp_path, tokens_file=tokens["file"])
+    files = {"token": ("token.txt", bytes(OPEN_BYTES))}
+    assert known.post(path, files=files).status_code == (413 if path != "/logout" else 303)
 
 
 def test_what_nobody_foresaw_is_an_answer_with_a_name(tmp_path, caplog):
