@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -76,8 +77,8 @@ class Retraining:
             return
         site = load_group(self._setup.prepared, parent.spec, 0, self._setup.prepared)
         self._enter(stage="training", cases=(len(site.training), len(site.validation)))
-        if self._state.step < self._state.total_steps:
-            self._train(parent.spec)
+        # Also where all steps were made: it refuses other cases, and repeats a validation that was cut off.
+        self._train(parent.spec)
         if self._is_stopped():
             return
         self._enter(stage="judging", seconds_left=None)
@@ -92,6 +93,8 @@ class Retraining:
             del name
             self._enter(message=f"Preparing the labels that changed: {done} of {total} looked at")
 
+        # Training knows no names: labels without any are learnt from as well, and one value is one structure.
+        sources = [replace(source, names={}) for source in sources]
         report = prepare_cases(sources, self._setup.prepared, None, HELD_OUT_SHARE, progress=show)
         for fault in report.left_out:
             logger.warning("Left out: %s: %s", fault.case, fault.message)

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
-from deepgrow3d_app.errors import CheckpointError, NotFound
+from deepgrow3d_app.errors import CheckpointError, NotFound, Superseded
 from deepgrow3d_app.retraining.gate import Decision
 from deepgrow3d_app.volume.atomic_file import replace_file
 
@@ -103,16 +103,28 @@ class Versions:
             raise CheckpointError(f"Version {number} of '{self.served.stem}' is damaged. Choose another version.")
         return file
 
-    def publish(self, weights: Path, record: VersionRecord) -> VersionRecord:
+    def publish(self, weights: Path, record: VersionRecord, judged_against: str | None = None) -> VersionRecord:
         """Serve ``weights``, which were found good, as a new version. The same weights again are the same version.
 
+        Args:
+            weights: the checkpoint.
+            record: what is known of it.
+            judged_against: the sha256 of the network that they are better than; ``None`` for whatever is served.
+
         Raises:
+            Superseded: another network is served meanwhile, or these weights were, and were rolled back.
             OSError: the disk is full, or the folder cannot be written to; what was served is served.
         """
         with self._locked():
             parent = self._keep_served()
             digest = sha256_of(weights)
             version = next((version for version in self.all() if version.sha256 == digest), None)
+            is_known = version is not None and version.job == record.job  # its publication was cut off
+            if judged_against is not None and parent != digest and (parent != judged_against or is_known):
+                raise Superseded(
+                    "Another network was put in the place of the one that it was trained from, while it was trained. "
+                    "Train again, from that one."
+                )
             if version is None:
                 version = self._add(weights, record.model_copy(update={"sha256": digest, "parent": parent}))
             self._serve(version.number)

@@ -107,15 +107,18 @@ class ServedModel:
         """What was served so far."""
         return Versions(self.path)
 
-    def publish(self, weights: Path, record: VersionRecord) -> VersionRecord:
+    def publish(self, weights: Path, record: VersionRecord, judged_against: str | None = None) -> VersionRecord:
         """Serve the checkpoint ``weights`` from some click on, as a new version; no click waits for it.
 
+        ``judged_against``: see :meth:`Versions.publish`.
+
         Raises:
+            Superseded: another network is served meanwhile.
             CheckpointError: it does not answer clicks.
             EngineError: what was chosen to compute cannot be had.
             OSError: it cannot be put in place; what was served is served.
         """
-        return self._serve(weights, lambda: self.versions.publish(weights, record))
+        return self._serve(weights, lambda: self.versions.publish(weights, record, judged_against))
 
     def roll_back(self, number: int | None) -> VersionRecord:
         """Serve an earlier version again; see :meth:`Versions.roll_back`."""

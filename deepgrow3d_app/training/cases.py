@@ -222,6 +222,7 @@ def describe_groups(groups: Sequence[CaseGroup]) -> str:
 
 
 def digest_of(groups: Sequence[CaseGroup]) -> str:
-    """The same for the same training cases with the same structures, in the same order."""
-    what = [(case.source.name, case.shape, case.structures) for group in groups for case in group.training]
+    """The same for the same cases with the same structures, in the same order, held out or not as well."""
+    parts = [cases for group in groups for cases in (group.training, group.validation)]
+    what = [[(case.source.name, case.shape, case.structures) for case in cases] for cases in parts]
     return hashlib.sha256(repr(what).encode()).hexdigest()

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from deepgrow3d_app.cases.source import CaseSource
-from deepgrow3d_app.errors import CheckpointError, DeepGrow3DError
+from deepgrow3d_app.errors import CheckpointError, DeepGrow3DError, Superseded
 from deepgrow3d_app.model.checkpoint import Checkpoint, lineage
 from deepgrow3d_app.retraining.job import JobFolder, JobState
-from deepgrow3d_app.retraining.versions import VersionRecord
+from deepgrow3d_app.retraining.versions import VersionRecord, sha256_of
 from deepgrow3d_app.serving.attendance import Attendance
 from deepgrow3d_app.serving.labelled_cases import write_cases
 from deepgrow3d_app.serving.served_model import ServedModel
@@ -103,7 +103,10 @@ class Attendant:
             client=setup.client,
         )
         try:
-            version = self._model.publish(self.job.candidate_file, record)
+            version = self._model.publish(self.job.candidate_file, record, sha256_of(self.job.parent_file))
+        except Superseded as error:
+            self._end("DONE", f"Not published. {error}", stage="done")
+            return
         except CheckpointError as error:
             self._end("ERROR", f"The candidate cannot be served: {error}")
             return

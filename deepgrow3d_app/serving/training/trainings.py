@@ -77,10 +77,11 @@ class Trainings:
             root = self._root()
             self._refuse_second()
             with ExitStack() as undo:
-                path = root / f"{1 + max((int(job.name) for job in self._jobs()), default=0):04d}"
+                path = _new_folder(root)
                 undo.callback(shutil.rmtree, path, ignore_errors=True)
+                attendance = _attended(path, undo)
                 job = self._set_up(path, order, client)
-                self._begin(job, job.state(), needs_cases=True)
+                self._begin(job, attendance, job.state(), needs_cases=True)
                 undo.pop_all()
             self._remove_oldest()
         return job.state()
@@ -100,9 +101,13 @@ class Trainings:
             state = self._seen(job)
             if state.status not in RESUMABLE:
                 raise InvalidRequest(f"Training {state.id} is {state.status}: there is nothing to go on with.")
-            state = state.model_copy(update={"status": "RUNNING", "ended": None, "message": "Going on"})
-            job.write_state(state)
-            self._begin(job, state, needs_cases=not job.cases_file.is_file())
+            with ExitStack() as undo:
+                attendance = _attended(job.path, undo)
+                state = state.model_copy(update={"status": "RUNNING", "ended": None, "message": "Going on"})
+                job.write_state(state)
+                # Before anything was learnt, the labels are those of now.
+                self._begin(job, attendance, state, needs_cases=not job.run.state_file.is_file())
+                undo.pop_all()
         return state
 
     def stop(self) -> JobState:
@@ -119,9 +124,11 @@ class Trainings:
         return work.job.state()
 
     def latest(self) -> JobState | None:
-        """The last training that was started, or ``None``."""
-        jobs = self._jobs()
-        return self._seen(jobs[-1]) if jobs else None
+        """The training that runs, or else the last one that was started, or ``None``."""
+        states = self.all()
+        running = [state for state in states if state.status == "RUNNING"]  # an earlier one may be gone on with
+        shown = running or states
+        return shown[-1] if shown else None
 
     def running(self) -> JobState | None:
         """The training that runs, here or through another server, or ``None``."""
@@ -146,10 +153,12 @@ class Trainings:
             state = self._seen(job)
             if state.status == "INTERRUPTED" and state.stage == "publishing":
                 logger.info("Training %s was decided, but not published: doing it now", state.id)
-                with self._lock:
+                with self._lock, ExitStack() as undo:
+                    attendance = _attended(job.path, undo)
                     state = state.model_copy(update={"status": "RUNNING"})
                     job.write_state(state)
-                    self._begin(job, state, needs_cases=False)
+                    self._begin(job, attendance, state, needs_cases=False)
+                    undo.pop_all()
             elif state.status == "INTERRUPTED":
                 logger.info("Training %s: %s", state.id, state.message)
 
@@ -209,7 +218,6 @@ class Trainings:
     def _set_up(self, path: Path, order: RetrainingOrder, client: str) -> JobFolder:
         assert self._places.folder is not None  # noqa: S101 - _root refused
         job = JobFolder(path)
-        path.mkdir(parents=True)
         with self._model.path.open("rb") as served:
             replace_file(job.parent_file, served)
         job.write_setup(
@@ -226,12 +234,34 @@ class Trainings:
         job.write_state(JobState(id=job.name, started=time.time(), total_steps=steps, total_epochs=order.max_epochs))
         return job
 
-    def _begin(self, job: JobFolder, state: JobState, *, needs_cases: bool) -> None:
-        attendance = Attendance(job.path)
-        attendance.begin()
+    def _begin(self, job: JobFolder, attendance: Attendance, state: JobState, *, needs_cases: bool) -> None:
         self._work = Attendant(job, attendance, self._model, self._cases if needs_cases else None, state)
         self._work.thread.start()
 
     def _remove_oldest(self) -> None:
         for job in self._jobs()[:-KEPT_JOBS]:
-            shutil.rmtree(job.path, ignore_errors=True)
+            if self._seen(job).status != "RUNNING":
+                shutil.rmtree(job.path, ignore_errors=True)
+
+
+def _new_folder(root: Path) -> Path:
+    """A folder for the next job, which no other server has made.
+
+    Raises:
+        Busy: one makes it now.
+    """
+    taken = [int(path.name) for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
+    path = root / f"{1 + max(taken, default=0):04d}"
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError as error:
+        raise Busy("Another server begins a training now. Wait until it has ended.") from error
+    return path
+
+
+def _attended(path: Path, undo: ExitStack) -> Attendance:
+    """This server works on the job in ``path``, before anybody can see that it runs, until ``undo`` is called."""
+    attendance = Attendance(path)
+    attendance.begin()
+    undo.callback(attendance.end)
+    return attendance
