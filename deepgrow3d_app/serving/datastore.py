@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from deepgrow3d_app.volume.files import extension_of, read_mask, read_volume
 from deepgrow3d_app.volume.grid import check_grid
 from deepgrow3d_app.volume.volume import Volume
 
+OURS_OF_IMAGES = frozenset({"id", "weight", "path", "name", "ts", "strategy"})
+"""In an image's info: what clients cannot set. Viewers are told by it which image to annotate next."""
+
 
 class StudiesDatastore(StudiesLabels):
     """The images of a folder and their labels; safe to share between threads. See :class:`StudiesLabels`."""
@@ -30,10 +34,22 @@ class StudiesDatastore(StudiesLabels):
         """
         return self.image_file(image_id)
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+    def add_image(
+        self,
+        image_id: str,
+        image_filename: str,
+        image_info: dict[str, Any],
+        may_replace: Callable[[], object] = lambda: None,
+    ) -> str:
         """Copy the file ``image_filename`` into the studies as ``image_id``, and return the id.
 
         An image of the same id is replaced, and keeps its labels where they fit.
+
+        Args:
+            image_id: "" for the name of the file.
+            image_filename: the file.
+            image_info: what is known of the image.
+            may_replace: called where an image would be replaced; raises where it may not.
 
         Raises:
             InvalidRequest: an id outside the grammar, or a format that images cannot have.
@@ -50,31 +66,50 @@ class StudiesDatastore(StudiesLabels):
         destination = self.images_folder / name
         with source.open("rb") as content, written_beside(destination, content) as partial, self.editing() as index:
             replaced = index.objects.get(image_id)
+            if replaced or destination.exists():
+                may_replace()
             labels = dict(replaced.labels) if replaced else {}
             self._check_labels_fit(image_id, labels, volume)
-            info = {**image_info, "ts": int(time.time()), "name": name}
+            sent = {key: value for key, value in image_info.items() if key not in OURS_OF_IMAGES}
+            info = {**sent, "ts": int(time.time()), "name": name}
             index.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension), labels=labels)
-            os.replace(partial, destination)
-        if replaced and replaced.image.ext != extension:
-            (self.images_folder / (image_id + replaced.image.ext)).unlink(missing_ok=True)
+            self._at_the_end(lambda: os.replace(partial, destination))
+            if replaced and replaced.image.ext != extension:
+                former = self.images_folder / (image_id + replaced.image.ext)
+                self._at_the_end(lambda: former.unlink(missing_ok=True))
         return image_id
 
     def remove_image(self, image_id: str) -> None:
         """Remove the image ``image_id`` and its labels."""
         path = self.image_file(image_id)
         with self.editing() as index:
-            for tag, label in entry_of(index, image_id).labels.items():
-                (self.labels_folder / tag / (image_id + label.ext)).unlink(missing_ok=True)
-            self._volumes.forget(path)
-            self._log.forget(str(path))
-            self.history.forget(image_id)
-            path.unlink(missing_ok=True)
+            labels = entry_of(index, image_id).labels.items()
+            files = [path, *(self.labels_folder / tag / (image_id + label.ext) for tag, label in labels)]
             del index.objects[image_id]
+
+            def remove() -> None:
+                for file in files:
+                    file.unlink(missing_ok=True)
+                self._volumes.forget(path)
+                self._log.forget(str(path))
+                self.history.forget(image_id)
+
+            self._at_the_end(remove)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add ``info`` to what is known of the image ``image_id``."""
         with self.editing() as index:
-            entry_of(index, image_id).image.info.update(info)
+            sent = {name: value for name, value in info.items() if name not in OURS_OF_IMAGES}
+            entry_of(index, image_id).image.info.update(sent)
+
+    def hand_out(self, image_id: str, strategy: str, client_id: str | None) -> dict[str, Any]:
+        """Note that ``strategy`` gave the image ``image_id`` to somebody, and return what is known of the image."""
+        with self.editing() as index:
+            info = entry_of(index, image_id).image.info
+            before = info.get("strategy")
+            given = {"ts": int(time.time()), "client_id": client_id}
+            info["strategy"] = {**(before if isinstance(before, dict) else {}), strategy: given}
+        return dict(info)
 
     def _check_labels_fit(self, image_id: str, labels: dict[str, DataModel], volume: Volume) -> None:
         for tag, label in labels.items():

@@ -38,13 +38,13 @@ def read_label(path: Path, image: Volume) -> Mask:
 
 
 def _raw_label(path: Path, image: Volume) -> Mask:
-    labels = np.fromfile(path, np.uint8)
-    if labels.size != image.array.size:
+    n_bytes = path.stat().st_size
+    if n_bytes != image.array.size:
         raise LabelMismatch(
-            f"The label has {labels.size} bytes, its image '{image.name}' has {image.array.size} voxels "
+            f"The label has {n_bytes} bytes, its image '{image.name}' has {image.array.size} voxels "
             f"({times(image.shape)}). Send one byte for each voxel, i running fastest."
         )
-    return labels.reshape(image.shape, order="F")
+    return np.fromfile(path, np.uint8).reshape(image.shape, order="F")
 
 
 def _pasted(part: Mask, affine: Affine, image: Volume) -> Mask:

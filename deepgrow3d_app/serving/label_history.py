@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.volume.atomic_file import replace_file
 
@@ -81,7 +81,11 @@ class LabelHistory:
     folder: Path
 
     def versions(self, image_id: str, tag: str) -> list[LabelVersion]:
-        """Of the label ``tag`` of ``image_id``, the oldest first."""
+        """Of the label ``tag`` of ``image_id``, the oldest first.
+
+        Raises:
+            InvalidRequest: a path instead of a name.
+        """
         folder = self._of(image_id, tag)
         records = sorted(folder.glob("*.json")) if folder.is_dir() else []
         return [version for version in map(_read, records) if version is not None]
@@ -121,29 +125,28 @@ class LabelHistory:
         self._record(image_id, tag, version)
         return version
 
-    def add_found(
-        self, image_id: str, tag: str, file: Path, info: dict[str, Any], saved: float | None = None
-    ) -> LabelVersion | None:
-        """Keep the label that is there, where it is none of the versions: another program made it.
+    def add_found(self, image_id: str, tag: str, content: bytes, info: dict[str, Any], saved: float) -> LabelVersion:
+        """Keep a label that is there, where it is none of the versions: another program made it.
 
         Args:
             image_id, tag: whose label it is.
-            file: the label; nothing is kept where there is none.
+            content: of its file, .nii.gz.
             info: what is known of it.
-            saved: when it was made, in seconds since 1970; ``None``: when its file was written.
+            saved: when it was made, in seconds since 1970.
 
         Returns:
             The version that it is.
         """
-        if not file.is_file():
-            return None
-        content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         for version in reversed(self.versions(image_id, tag)):
             if version.sha256 == digest:
                 return version
-        saved = file.stat().st_mtime if saved is None else saved
         return self.add(image_id, tag, content, LabelVersion(saved=saved, info=info))
+
+    def remove(self, image_id: str, tag: str, number: int) -> None:
+        """Take back version ``number``, which never became the label."""
+        for extension in (".json", LABEL_EXTENSION):  # a version is there when its record is
+            (self._of(image_id, tag) / f"{number:04d}{extension}").unlink(missing_ok=True)
 
     def note(self, image_id: str, tag: str, number: int, info: dict[str, Any]) -> None:
         """Keep what is known of version ``number`` now: what a reviewer said of it."""
@@ -161,6 +164,9 @@ class LabelHistory:
         replace_file(self._of(image_id, tag) / f"{version.number:04d}.json", io.BytesIO(content))
 
     def _of(self, image_id: str, tag: str) -> Path:
+        for name in (tag, image_id):
+            if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+                raise InvalidRequest(f"{shown(name)} is no name of an image or of a label's tag: it is a path.")
         return self.folder / tag / image_id
 
 

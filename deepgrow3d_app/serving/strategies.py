@@ -78,4 +78,4 @@ def last_served_ts(image_info: dict[str, Any], strategy: str) -> int:
     served = image_info.get("strategy")
     served = served.get(strategy) if isinstance(served, dict) else None
     ts = served.get("ts") if isinstance(served, dict) else None
-    return ts if isinstance(ts, int) else 0
+    return ts if isinstance(ts, int) and 0 <= ts <= time.time() else 0

@@ -14,16 +14,16 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore, LocalDatastoreModel
 
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
-from deepgrow3d_app.volume.atomic_file import replace_file
+from deepgrow3d_app.volume.atomic_file import settle_folder, written_beside
 from deepgrow3d_app.volume.files import EXTENSIONS, extension_of
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,11 @@ IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 class _Draft(threading.local):
-    """The index that this thread is changing, if it is."""
+    """The index that this thread is changing, if it is, and what comes with the change."""
 
     index: LocalDatastoreModel | None = None
+    held: contextlib.ExitStack
+    moves: list[Callable[[], object]]
 
 
 class StudiesIndex(LocalDatastore):  # type: ignore[misc]
@@ -89,12 +91,38 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         """The index, to be changed by this thread of this process alone.
 
         It is saved and shown to others at the end of the block; an error in the block leaves it as it was.
+        Files that belong to the change are written by :meth:`_written_with_index` and moved by :meth:`_at_the_end`:
+        when there is room for all of them and for the index.
         """
         with self._locked():
             self._init_from_datastore_file()
-            with self._drafting():
+            with self._drafting(), contextlib.ExitStack() as held:
+                self._draft.held = held
                 yield self._datastore
                 self._update_datastore_file()
+
+    def _written_with_index(self, path: Path, content: BinaryIO) -> None:
+        """Give ``path`` the rest of ``content`` when the index that is being changed is saved, or not at all."""
+        partial = self._draft.held.enter_context(written_beside(path, content))
+
+        def move() -> None:
+            os.replace(partial, path)
+            settle_folder(path.parent)
+
+        self._at_the_end(move)
+
+    def _at_the_end(self, move: Callable[[], object]) -> None:
+        """Call ``move``, which needs no room on the disk, when the index that is being changed can be saved."""
+        self._draft.moves.append(move)
+
+    def _if_it_fails(self, undo: Callable[[], object]) -> None:
+        """Call ``undo`` where the index that is being changed is not saved."""
+
+        def undo_after(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is not None:
+                undo()
+
+        self._draft.held.push(undo_after)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -105,6 +133,7 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
     @contextlib.contextmanager
     def _drafting(self) -> Iterator[None]:
         self._draft.index = self._shown.model_copy(deep=True)
+        self._draft.moves = []
         try:
             yield
             self._shown = self._draft.index
@@ -173,5 +202,10 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         path = Path(self._datastore_config_path)
         with self._locked():
             content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-            replace_file(path, io.BytesIO(content.encode()))
+            with written_beside(path, io.BytesIO(content.encode())) as partial:
+                if self._draft.index is not None:
+                    for move in self._draft.moves:
+                        move()
+                os.replace(partial, path)
+            settle_folder(path.parent)
             self._version = file_version(path)

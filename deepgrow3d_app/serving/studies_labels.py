@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -9,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
 
 from deepgrow3d_app.cases.labelled_case import voxel_counts
-from deepgrow3d_app.errors import Busy, LabelMismatch, NotFound, Superseded
+from deepgrow3d_app.errors import Busy, InvalidInput, LabelMismatch, NotFound, Superseded
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import Subject
 from deepgrow3d_app.serving.dicomweb.final_label import DICOM_SEG, segments_of
@@ -27,9 +27,8 @@ from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, ClickSets, LabelHistory, LabelVersion
 from deepgrow3d_app.serving.studies_index import StudiesIndex
-from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.cache import VolumeCache
-from deepgrow3d_app.volume.files import encode_mask
+from deepgrow3d_app.volume.files import encode_mask, read_mask
 from deepgrow3d_app.volume.volume import Mask
 
 logger = logging.getLogger(__name__)
@@ -122,6 +121,12 @@ class StudiesLabels(StudiesIndex):
         image = self._datastore.objects.get(image_id)
         return [] if image is None else sorted(image.labels)
 
+    def version_of(self, image_id: str, tag: str) -> int:
+        """At which version the label ``tag`` of ``image_id`` is; 0 where there is none, or one that was found."""
+        label = self._datastore.label(image_id, tag)
+        number = 0 if label is None else label.info.get(VERSION)
+        return number if isinstance(number, int) else 0
+
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a label, and return the id of its image. See :meth:`save_version`."""
         self.save_version(image_id, label_filename, label_tag, label_info)
@@ -181,22 +186,28 @@ class StudiesLabels(StudiesIndex):
         info: Mapping[str, Any],
         record: LabelVersion,
     ) -> LabelVersion:
-        """Make ``content`` the label ``tag`` of the index's ``image``; it is in the history before it is the label."""
+        """Make ``content`` the label ``tag`` of the index's ``image``; it is in the history before it is the label.
+
+        All is written before anything is moved to its place, so that a full disk leaves the label of before.
+        """
         folder = self.labels_folder / tag
         name = image_id + LABEL_EXTENSION
         replaced = image.labels.get(tag)
-        if replaced:
-            self.history.add_found(image_id, tag, folder / (image_id + replaced.ext), replaced.info)
+        found = folder / (image_id + replaced.ext) if replaced else None
+        if replaced and found and found.is_file():
+            self.history.add_found(image_id, tag, _as_nifti(found), replaced.info, found.stat().st_mtime)
         version = self.history.add(image_id, tag, content, record.model_copy(update={"info": dict(info)}))
+        self._if_it_fails(lambda: self.history.remove(image_id, tag, version.number))
         kept = {**info, "ts": int(time.time()), "name": name, VERSION: version.number}
         image.labels[tag] = DataModel(info=kept, ext=LABEL_EXTENSION)
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / name, io.BytesIO(content))
+        self._written_with_index(folder / name, io.BytesIO(content))
         if replaced and replaced.ext != LABEL_EXTENSION:
-            (folder / (image_id + replaced.ext)).unlink(missing_ok=True)
+            former = folder / (image_id + replaced.ext)
+            self._at_the_end(lambda: former.unlink(missing_ok=True))
         return version
 
-    @contextmanager
+    @contextlib.contextmanager
     def _one_save_at_a_time(self, image_id: str) -> Iterator[None]:
         """What was checked before a label is published stays true until it is stored."""
         with self._guard_of_saves:
@@ -242,8 +253,7 @@ class StudiesLabels(StudiesIndex):
     def _refuse_outdated(self, image_id: str, tag: str, record: LabelVersion) -> None:
         if BASED_ON not in record.info:
             return
-        label = self._datastore.label(image_id, tag)
-        newest = 0 if label is None else int(label.info.get(VERSION) or 0)
+        newest = self.version_of(image_id, tag)
         if record.info[BASED_ON] != newest:
             versions = {version.number: version for version in self.history.versions(image_id, tag)}
             by = shown(versions[newest].by) if newest in versions else "somebody else"
@@ -258,7 +268,7 @@ class StudiesLabels(StudiesIndex):
         path = self.label_file(label_id, label_tag)
         with self.editing() as index:
             entry_of(index, label_id).labels.pop(label_tag, None)
-            path.unlink(missing_ok=True)
+            self._at_the_end(lambda: path.unlink(missing_ok=True))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add ``info`` to what is known of the label ``label_tag`` of the image ``label_id``."""
@@ -276,6 +286,14 @@ class StudiesLabels(StudiesIndex):
     def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> Publication:
         """Store a label elsewhere before it is stored here: nowhere, in a folder."""
         return Publication()
+
+
+def _as_nifti(file: Path) -> bytes:
+    """The label in ``file``, of whatever format, as .nii.gz; what cannot be read as it is."""
+    if not file.name.endswith(LABEL_EXTENSION):
+        with contextlib.suppress(InvalidInput):
+            return encode_mask(*read_mask(file), LABEL_EXTENSION)
+    return file.read_bytes()
 
 
 def _check_values(mask: Mask, label_info: Mapping[str, Any]) -> None:

@@ -36,9 +36,14 @@ def replace_file(path: Path, content: BinaryIO) -> None:
     """Give ``path`` the rest of ``content``; an error leaves it as it was, and nothing beside it."""
     with written_beside(path, content) as partial:
         os.replace(partial, path)
-    if os.name == "posix":  # the new name reaches the disk with the folder
-        folder = os.open(path.parent, os.O_RDONLY)
+    settle_folder(path.parent)
+
+
+def settle_folder(folder: Path) -> None:
+    """Return when the names in ``folder`` are safely on disk."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)

@@ -16,12 +16,13 @@ from monailabel.interfaces.exception import MONAILabelException
 from pydantic import BaseModel, ValidationError
 
 from deepgrow3d_app.click.click import Click
-from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
+from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound, Superseded
 from deepgrow3d_app.serving.attendance import Attendance
 from deepgrow3d_app.serving.batch.order import BatchOrder
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.serving.seeds import structure_seeds
 from deepgrow3d_app.serving.served_model import ServedModel
+from deepgrow3d_app.serving.studies_labels import BASED_ON
 from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import write_mask
@@ -225,6 +226,7 @@ class BatchRuns:
         """``None`` where it was stopped."""
         images = self._images()
         started = time.perf_counter()
+        version = images.version_of(image, order.label_tag)
         if not order.overwrite and order.label_tag in images.get_label_tags_of(image):
             return ImageOutcome(status="skipped", error=f"it has a label '{order.label_tag}'")
         try:
@@ -232,16 +234,22 @@ class BatchRuns:
                 clicks = {n: [c] for n, c in structure_seeds(images, image, order.seeds_from).items()}
             else:
                 clicks = {name: prompt.clicks for name, prompt in order.prompts[image].items()}
-            drawn = self._draw(image, order.label_tag, clicks)
+            drawn = self._draw(image, order.label_tag, clicks, version)
             if drawn is None:
                 return None
+        except Superseded as error:
+            return ImageOutcome(status="skipped", error=f"somebody saved a label meanwhile. {error}")
         except (DeepGrow3DError, MONAILabelException) as error:
             logger.warning("Pre-annotation of '%s': %s", image, error)
             return ImageOutcome(status="failed", error=str(error))
         return ImageOutcome(status="done", structures=drawn, seconds=round(time.perf_counter() - started, 2))
 
-    def _draw(self, image: str, tag: str, clicks: Mapping[str, Sequence[Click]]) -> list[str] | None:
-        """Draw and save all structures; a voxel belongs to the first that claims it. ``None`` where it was stopped."""
+    def _draw(self, image: str, tag: str, clicks: Mapping[str, Sequence[Click]], version: int) -> list[str] | None:
+        """Draw and save all structures; a voxel belongs to the first that claims it. ``None`` where it was stopped.
+
+        Raises:
+            Superseded: the label is not at ``version`` any more.
+        """
         if not 0 < len(clicks) <= MAX_STRUCTURES:
             raise InvalidRequest(
                 f"There are {len(clicks)} structures to draw in '{image}'. Name 1 to {MAX_STRUCTURES}."
@@ -260,6 +268,7 @@ class BatchRuns:
         info = {
             "label_info": [{"name": name, "idx": value} for value, name in enumerate(clicks, start=1)],
             "client_id": CLIENT,
+            BASED_ON: version,
         }
         with tempfile.TemporaryDirectory(prefix="deepgrow3d-") as folder:
             file = Path(folder) / "label.nii.gz"

@@ -215,7 +215,13 @@ class DicomWebImages(StudiesDatastore):
         info: dict[str, Any] = super().get_image_info(image_id)
         return {**info, "path": str(self._exports / f"{image_id}{LABEL_EXTENSION}")} if info else {}
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+    def add_image(
+        self,
+        image_id: str,
+        image_filename: str,
+        image_info: dict[str, Any],
+        may_replace: Callable[[], object] = lambda: None,
+    ) -> str:
         """Refused: images come from the server."""
         raise InvalidRequest(f"Images come from the DICOMweb server {self.name()}. Store the series there.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,6 @@ from deepgrow3d_app.serving.dicomweb.pacs import Pacs, referenced_series
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, LabelVersion
 from deepgrow3d_app.serving.studies_labels import VERSION, Publication
-from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_seg.decode import decode_seg
 from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
@@ -116,7 +116,7 @@ class DicomWebStudies(DicomWebImages):
             entry = index.objects.get(label_id)
             if entry is None or entry.labels.pop(label_tag, None) is None:
                 raise NotFound(f"The series {shown(label_id)} has no label {shown(label_tag)}.")
-            path.unlink(missing_ok=True)
+            self._at_the_end(lambda: path.unlink(missing_ok=True))
 
     def label_in(self, content: bytes) -> LabelToStore | None:
         """The final label that a viewer stores with the DICOM file ``content``, made anew with the UIDs it has.
@@ -259,18 +259,17 @@ class DicomWebStudies(DicomWebImages):
         file = self._label_path(image_id)
         file.parent.mkdir(parents=True, exist_ok=True)
         decoded = decode_seg(self._pacs.fetch_one(final.study_uid, final.series_uid), folder)
-        content = io.BytesIO(encode_mask(decoded.mask, volume.affine, LABEL_EXTENSION))
+        content = encode_mask(decoded.mask, volume.affine, LABEL_EXTENSION)
         with self.editing() as index:
             label = index.label(image_id, FINAL)
             known = FinalLabel.of(label.info) if label is not None else None
             if label is None or known is None or known.instance_uid != final.instance_uid:
                 raise NotFound(f"The label of {shown(image_id)} was replaced meanwhile. Ask for it again.")
-            replace_file(file, content)
+            self._written_with_index(file, io.BytesIO(content))
             label.info.update(known.with_file().to_info())
             label.info["label_info"] = info_of(decoded.segments)
             made = instant_of(known.made_at)
-            saved = None if made is None else made.timestamp()
-            version = self.history.add_found(image_id, FINAL, file, label.info, saved)
-            if version is not None:  # with what reviewers said of it
-                label.info = {**version.info, **label.info, VERSION: version.number}
+            saved = time.time() if made is None else made.timestamp()
+            version = self.history.add_found(image_id, FINAL, content, label.info, saved)
+            label.info = {**version.info, **label.info, VERSION: version.number}  # with what reviewers said of it
         return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
@@ -29,11 +28,6 @@ def next_sample(
     path = images.image_file(image_id)
     served.volumes.prefetch(path)  # the first click on it is near
     info = images.get_image_info(image_id)
-    served_before = info.get("strategy")
     client = (params or {}).get("client_id")
-    handed_out = {
-        **(served_before if isinstance(served_before, dict) else {}),
-        strategy: {"ts": int(time.time()), "client_id": str(client)[:MAX_CLIENT_ID] if client else None},
-    }
-    images.update_image_info(image_id, {"strategy": handed_out})
-    return {**chosen, "path": str(path), **info}
+    images.hand_out(image_id, strategy, str(client)[:MAX_CLIENT_ID] if client else None)
+    return {**info, "path": str(info.get("path", path)), **chosen}

@@ -73,10 +73,14 @@ def _add_image(served: DeepGrow3DApp, caller: Identity, image: str, upload: Uplo
         raise InvalidRequest(f"{shown(upload.name)} is no image. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
     image_id = checked_name(image or upload.stem, "an image id")
     tell_subject("image", image_id)  # it may be the name of the file
-    if image_id in served.images().list_images():
+
+    def may_replace() -> None:
         require(caller, Role.ADMIN)  # its voxels would be lost
+
+    if image_id in served.images().list_images():
+        may_replace()
     with upload.staged(image_id + upload.extension) as path:
-        return served.images().add_image(image_id, str(path), info)
+        return served.images().add_image(image_id, str(path), info, may_replace)
 
 
 @router.delete("/", include_in_schema=False, dependencies=ADMIN)

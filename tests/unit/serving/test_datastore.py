@@ -5,9 +5,10 @@ import threading
 import numpy as np
 import pytest
 
-from deepgrow3d_app.errors import InvalidRequest, LabelMismatch, NotFound, UnreadableVolume
+from deepgrow3d_app.errors import InvalidRequest, LabelMismatch, NotAllowed, NotFound, UnreadableVolume
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.datastore import StudiesDatastore
+from deepgrow3d_app.volume import atomic_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import read_mask, write_mask
 
@@ -131,8 +132,9 @@ def test_an_index_that_cannot_be_written_leaves_the_datastore_as_it_was(studies,
     def full_disk(path, content):
         if path.name == "datastore_v2.json":
             raise OSError(28, "No space left on device")
+        return atomic_file.written_beside(path, content)
 
-    monkeypatch.setattr("deepgrow3d_app.serving.studies_index.replace_file", full_disk)
+    monkeypatch.setattr("deepgrow3d_app.serving.studies_index.written_beside", full_disk)
     with pytest.raises(OSError, match="No space"):
         datastore.save_label("ct", upload(label(3), "l.nii.gz"), "final", {})
     assert datastore.status()["completed"] == 0
@@ -214,3 +216,28 @@ def test_the_index_stays_readable_for_monai_label(studies, datastore, upload):
     index = json.loads((studies / "datastore_v2.json").read_text())
     assert index["objects"]["ct"]["image"]["ext"] == ".nii.gz"
     assert index["objects"]["ct"]["labels"]["final"]["info"]["name"] == "ct.nii.gz"
+
+
+def test_what_an_image_is_to_annotators_cannot_be_set(studies, datastore, upload):
+    forged = {"id": "other", "weight": 7, "path": "/etc", "name": "x", "ts": -1, "strategy": {"random": {"ts": 9}}}
+    datastore.update_image_info("ct", {**forged, "note": "ok"})
+    datastore.add_image("new", upload(label(0), "new.nii.gz"), {**forged, "note": "ok"})
+    for image in ("ct", "new"):
+        info = datastore.get_image_info(image)
+        assert info["note"] == "ok"
+        assert not {"id", "weight", "strategy"} & info.keys()
+        assert (info["name"], info["ts"] > 0) == (f"{image}.nii.gz", True)
+    assert datastore.hand_out("ct", "random", "anna")["strategy"]["random"]["client_id"] == "anna"
+
+
+def test_whether_an_image_may_be_replaced_is_asked_when_it_would_be(studies, datastore, upload):
+    def refuse():
+        raise NotAllowed("Only an admin may do that.")
+
+    datastore.add_image("new", upload(label(0), "new.nii.gz"), {}, refuse)
+    shutil.copy(studies / "ct.nii.gz", studies / "copied.nii.gz")  # which the index does not know yet
+    before = everything(studies)
+    for image in ("new", "copied", "ct"):
+        with pytest.raises(NotAllowed):
+            datastore.add_image(image, upload(label(1), "other.nii.gz"), {}, refuse)
+    assert everything(studies) == before

@@ -2,7 +2,7 @@ import time
 
 import numpy as np
 
-from deepgrow3d_app.serving.strategies import RandomStrategy, UncertainStrategy
+from deepgrow3d_app.serving.strategies import RandomStrategy, UncertainStrategy, last_served_ts
 
 
 class Images:
@@ -76,3 +76,9 @@ def test_an_image_that_somebody_has_is_not_handed_out_again_until_it_is_the_last
 def test_while_nothing_is_known_chance_decides():
     assert unsure({"a": {}}, {})["id"] == "a"
     assert unsure({}, {"a": 1.0}) is None
+
+
+def test_a_time_that_is_none_is_no_time():
+    for ts in (-(10**400), 10**400, True, "9", None):
+        assert last_served_ts({"strategy": {"random": {"ts": ts}}}, "random") in (0, 1)
+        assert choose({"a": {"strategy": {"random": {"ts": ts}}}})["id"] == "a"

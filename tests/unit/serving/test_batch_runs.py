@@ -1,0 +1,43 @@
+"""Pre-annotation while people work on the same images."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepgrow3d_app.serving.batch.order import BatchOrder
+from deepgrow3d_app.serving.batch.runs import BatchRuns
+from deepgrow3d_app.serving.click_log import ClickLog
+from deepgrow3d_app.serving.datastore import StudiesDatastore
+from deepgrow3d_app.volume.boxed_mask import BoxedMask
+from deepgrow3d_app.volume.cache import VolumeCache
+from deepgrow3d_app.volume.files import read_mask, write_mask
+
+SHAPE = (6, 7, 8)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_label_that_somebody_saves_meanwhile_stays(tmp_path, overwrite):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    write_mask(np.zeros(SHAPE, np.uint8), np.eye(4), studies / "ct.nii.gz")
+    write_mask(np.full(SHAPE, 2, np.uint8), np.eye(4), tmp_path / "annas.nii.gz")
+    volumes = VolumeCache(1 << 20)
+    datastore = StudiesDatastore(studies, volumes, ClickLog(None), auto_reload=False)
+
+    class Drawing:
+        """Takes so long that anna is done before it."""
+
+        def predict(self, volume, clicks):
+            datastore.save_label("ct", str(tmp_path / "annas.nii.gz"), "final", {"client_id": "anna"})
+            return SimpleNamespace(boxed=BoxedMask.of(np.ones(SHAPE, np.uint8)))
+
+    model: Any = SimpleNamespace(current=lambda: SimpleNamespace(predictors=Drawing()))
+    runs = BatchRuns(tmp_path / "batch", model, volumes, lambda: datastore)
+    prompts = {"ct": {"liver": {"foreground": [(1, 1, 1)]}}}
+    outcome = runs._outcome("ct", BatchOrder.of({"prompts": prompts, "label_tag": "final", "overwrite": overwrite}))
+    assert outcome is not None
+    assert outcome.status == "skipped"
+    assert "somebody saved a label meanwhile" in (outcome.error or "")
+    assert set(np.unique(read_mask(datastore.label_file("ct", "final"))[0])) == {2}
