@@ -44,6 +44,7 @@ class VersionRecord(BaseModel):
         duration_s: that the training took.
         decision: of the gate.
         client: who asked for it.
+        is_rolled_back: whether an earlier one was put back in its place.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +59,7 @@ class VersionRecord(BaseModel):
     duration_s: float = 0.0
     decision: Decision | None = None
     client: str = ""
+    is_rolled_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,8 @@ class Versions:
             parent = self._keep_served()
             digest = sha256_of(weights)
             version = next((version for version in self.all() if version.sha256 == digest), None)
-            is_known = version is not None and version.job == record.job  # its publication was cut off
-            if judged_against is not None and parent != digest and (parent != judged_against or is_known):
+            is_unwanted = version is not None and version.is_rolled_back and version.job == record.job
+            if judged_against is not None and parent != digest and (parent != judged_against or is_unwanted):
                 raise Superseded(
                     "Another network was put in the place of the one that it was trained from, while it was trained. "
                     "Train again, from that one."
@@ -154,8 +156,13 @@ class Versions:
                     raise NotFound(f"There is no version of '{self.served.stem}' before the one that is served.")
                 number = earlier[-1].number
             self.file(number)
+            replaced, chosen = self.current(), next(version for version in versions if version.number == number)
+            if replaced is not None and replaced.number > number:
+                self._record(replaced.model_copy(update={"is_rolled_back": True}))
+            if chosen.is_rolled_back:
+                self._record(chosen.model_copy(update={"is_rolled_back": False}))
             self._serve(number)
-            return next(version for version in versions if version.number == number)
+            return chosen
 
     def _keep_served(self) -> str:
         """Make a version of what is served, where it is none, so that it can be gone back to; returns its digest."""
@@ -171,8 +178,12 @@ class Versions:
         record = record.model_copy(update={"number": number, "published": time.time()})
         with weights.open("rb") as content:
             replace_file(self._weights(number), content)
-        replace_file(self._weights(number).with_suffix(".json"), io.BytesIO(record.model_dump_json(indent=1).encode()))
+        self._record(record)
         return record
+
+    def _record(self, version: VersionRecord) -> None:
+        content = io.BytesIO(version.model_dump_json(indent=1).encode())
+        replace_file(self._weights(version.number).with_suffix(".json"), content)
 
     def _serve(self, number: int) -> None:
         with self._weights(number).open("rb") as content:

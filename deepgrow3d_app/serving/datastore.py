@@ -84,15 +84,16 @@ class StudiesDatastore(StudiesLabels):
         path = self.image_file(image_id)
         with self.editing() as index:
             labels = entry_of(index, image_id).labels.items()
-            files = [path, *(self.labels_folder / tag / (image_id + label.ext) for tag, label in labels)]
+            files = [self.labels_folder / tag / (image_id + label.ext) for tag, label in labels]
             del index.objects[image_id]
 
-            def remove() -> None:
+            def remove() -> None:  # the image last: what a kill leaves must not be found beside another image
                 for file in files:
                     file.unlink(missing_ok=True)
+                self.history.forget(image_id)
                 self._volumes.forget(path)
                 self._log.forget(str(path))
-                self.history.forget(image_id)
+                path.unlink(missing_ok=True)
 
             self._at_the_end(remove)
 

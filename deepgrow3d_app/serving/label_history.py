@@ -165,7 +165,7 @@ class LabelHistory:
 
     def _of(self, image_id: str, tag: str) -> Path:
         for name in (tag, image_id):
-            if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+            if name in ("", ".", "..") or "/" in name or "\0" in name:
                 raise InvalidRequest(f"{shown(name)} is no name of an image or of a label's tag: it is a path.")
         return self.folder / tag / image_id
 

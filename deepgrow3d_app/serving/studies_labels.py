@@ -158,7 +158,7 @@ class StudiesLabels(StudiesIndex):
         record = self._record(str(image_file), version, label_info)
         label_info = {name: value for name, value in label_info.items() if name != BASED_ON and name not in OURS}
         with self._one_save_at_a_time(image_id):
-            self._look_elsewhere(image_id, tag)
+            self.look_elsewhere(image_id, tag)
             self._refuse_outdated(image_id, tag, record)
             published = self._publish(image_id, tag, mask, label_info)
             try:
@@ -280,7 +280,7 @@ class StudiesLabels(StudiesIndex):
             if isinstance(number := label.info.get(VERSION), int):
                 self.history.note(label_id, label_tag, number, label.info)
 
-    def _look_elsewhere(self, image_id: str, tag: str) -> None:
+    def look_elsewhere(self, image_id: str, tag: str) -> None:
         """Make the index know the label that is about to be replaced, where somebody else stores labels too."""
 
     def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> Publication:

@@ -128,7 +128,7 @@ class DicomWebStudies(DicomWebImages):
             self.refresh_if_old(waits=True)
         if referenced is None or referenced not in self._datastore.objects:
             return None
-        self._look_elsewhere(referenced, FINAL)
+        self.look_elsewhere(referenced, FINAL)
         try:
             decoded = decode_seg(content, self.image_file(referenced))
             return self._to_store(referenced, decoded.mask, decoded.segments, decoded.identity)
@@ -152,7 +152,7 @@ class DicomWebStudies(DicomWebImages):
             self._put_label(entry, label.image_id, FINAL, content, info, record)
         self._remove(label.superseded, label.final)
 
-    def _look_elsewhere(self, image_id: str, tag: str) -> None:
+    def look_elsewhere(self, image_id: str, tag: str) -> None:
         """Fetch the final label that is about to be replaced, where it is not here yet, so that the history has it.
 
         Another server may have stored it, or this one before it lost its folder.

@@ -6,10 +6,12 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound
@@ -73,8 +75,7 @@ class Trainings:
             InvalidRequest: the server may not write anything.
             Busy: a training runs already.
         """
-        with self._lock:
-            root = self._root()
+        with self._beginning() as root:
             self._refuse_second()
             with ExitStack() as undo:
                 path = _new_folder(root)
@@ -94,8 +95,7 @@ class Trainings:
             InvalidRequest: it came to an end.
             Busy: a training runs already.
         """
-        with self._lock:
-            self._root()
+        with self._beginning():
             self._refuse_second()
             job = self._named(job_id)
             state = self._seen(job)
@@ -153,7 +153,7 @@ class Trainings:
             state = self._seen(job)
             if state.status == "INTERRUPTED" and state.stage == "publishing":
                 logger.info("Training %s was decided, but not published: doing it now", state.id)
-                with self._lock, ExitStack() as undo:
+                with self._beginning(), ExitStack() as undo:
                     attendance = _attended(job.path, undo)
                     state = state.model_copy(update={"status": "RUNNING"})
                     job.write_state(state)
@@ -168,6 +168,14 @@ class Trainings:
         if work is not None and work.thread.is_alive():
             work.stop(reason="The server was stopped")
             work.thread.join(STOP_S + 0.5)
+
+    @contextmanager
+    def _beginning(self) -> Iterator[Path]:
+        """The folder of the jobs, while no other thread and no other server begins one."""
+        root = self._root()
+        root.mkdir(parents=True, exist_ok=True)
+        with self._lock, FileLock(root / ".beginning"):
+            yield root
 
     def _root(self) -> Path:
         if self._places.folder is None:
@@ -245,17 +253,10 @@ class Trainings:
 
 
 def _new_folder(root: Path) -> Path:
-    """A folder for the next job, which no other server has made.
-
-    Raises:
-        Busy: one makes it now.
-    """
-    taken = [int(path.name) for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
+    """A folder for the next job. One without a state, of a start that was killed, keeps its number."""
+    taken = [int(path.name) for path in root.iterdir() if path.name.isdigit()]
     path = root / f"{1 + max(taken, default=0):04d}"
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError as error:
-        raise Busy("Another server begins a training now. Wait until it has ended.") from error
+    path.mkdir()
     return path
 
 

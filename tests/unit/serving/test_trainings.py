@@ -1,7 +1,6 @@
 """Trainings that overlap with other trainings, other servers and other networks; their process is a stand-in."""
 
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,7 @@ from deepgrow3d_app.retraining.gate import Decision, Scores
 from deepgrow3d_app.retraining.job import JobFolder
 from deepgrow3d_app.retraining.order import RetrainingOrder
 from deepgrow3d_app.retraining.versions import VersionRecord, Versions
-from deepgrow3d_app.serving.training import attendant, trainings
+from deepgrow3d_app.serving.training import attendant
 from deepgrow3d_app.serving.training.trainings import TrainingPlaces, Trainings
 
 
@@ -156,6 +155,23 @@ def test_a_publication_that_was_cut_off_is_finished(server, model):
     assert served(model) == 2
 
 
+def test_a_publication_that_is_cut_off_before_it_is_served_is_finished(server, model, monkeypatch):
+    one = server()
+    _, process = started(one)
+
+    def full(self, number):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Versions, "_serve", full)
+        process.leave(2)
+        assert finished(one).status == "ERROR"
+    assert served(model) == 1
+    one.resume(None)
+    assert (finished(one).status, one.latest().version) == ("DONE", 2)
+    assert served(model) == 2
+
+
 def test_an_earlier_training_that_is_gone_on_with_is_the_one_that_runs(server):
     one = server()
     started(one)
@@ -194,28 +210,32 @@ def test_a_training_that_begins_runs_for_whoever_looks(server, monkeypatch):
     assert set(seen) == {"RUNNING"}
 
 
-def test_a_server_that_comes_too_late_leaves_the_others_training_alone(server, monkeypatch):
-    one, other = server(), server()
-    new_folder = trainings._new_folder
-    state = []
+def test_of_two_servers_that_begin_at_once_one_trains(server):
+    outcomes = []
+    barrier = threading.Barrier(2)
 
-    def after_the_other(root):
-        monkeypatch.setattr(trainings, "_new_folder", new_folder)
-        (root / "0001").mkdir(parents=True)  # by the other one, a moment ago
-        monkeypatch.setattr(Path, "iterdir", lambda path: iter(()))
+    def begin(one):
+        barrier.wait(30)
         try:
-            return new_folder(root)
-        finally:
-            monkeypatch.undo()
+            outcomes.append(one.start(RetrainingOrder(), "anna").status)
+        except Busy:
+            outcomes.append("BUSY")
 
-    monkeypatch.setattr(trainings, "_new_folder", after_the_other)
-    with pytest.raises(Busy, match="Another server begins"):
-        one.start(RetrainingOrder(), "anna")
-    assert (one._root() / "0001").is_dir()
-    monkeypatch.setattr(attendant, "JobProcess", Process)
-    state.append(started(other)[0])
-    assert state[0].id == "0002"
-    other.stop()
+    servers = [server(), server()]
+    threads = [threading.Thread(target=begin, args=(one,)) for one in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(outcomes) == ["BUSY", "RUNNING"]
+    assert [state.status for state in servers[0].all()] == ["RUNNING"]
+
+
+def test_a_start_that_was_killed_takes_nothing_from_the_next(server):
+    one = server()
+    (one._root() / "0001").mkdir(parents=True)
+    assert started(one)[0].id == "0002"
+    one.stop()
 
 
 def test_before_anything_was_learnt_the_labels_are_those_of_now(server, listed):

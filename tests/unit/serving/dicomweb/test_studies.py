@@ -450,3 +450,14 @@ def test_only_one_of_many_looks_at_the_server(archive, server):
     for thread in asking:
         thread.join(30)
     assert archive.asked == asked + 1
+
+
+def test_who_looks_elsewhere_knows_the_version_that_a_save_is_based_on(archive, server, save):
+    """As pre-annotation does before it draws."""
+    save(server("one"), 1)
+    other = server("other")
+    assert other.version_of(archive.uid, "final") == 0
+    other.look_elsewhere(archive.uid, "final")
+    version = other.version_of(archive.uid, "final")
+    assert version == 1
+    assert save(other, 2, based_on=version).number == 2
