@@ -95,6 +95,8 @@ class Trainings:
             InvalidRequest: it came to an end.
             Busy: a training runs already.
         """
+        self._root()
+        self._named(job_id)  # refused before anything is written
         with self._beginning():
             self._refuse_second()
             job = self._named(job_id)
