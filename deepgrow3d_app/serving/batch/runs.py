@@ -226,11 +226,11 @@ class BatchRuns:
         """``None`` where it was stopped."""
         images = self._images()
         started = time.perf_counter()
-        if not order.overwrite and order.label_tag in images.get_label_tags_of(image):
-            return ImageOutcome(status="skipped", error=f"it has a label '{order.label_tag}'")
         try:
             images.look_elsewhere(image, order.label_tag)
-            version = images.version_of(image, order.label_tag)
+            version = images.version_of(image, order.label_tag)  # before the label is looked for: it may be saved now
+            if not order.overwrite and order.label_tag in images.get_label_tags_of(image):
+                return ImageOutcome(status="skipped", error=f"it has a label '{order.label_tag}'")
             if order.seeds_from:
                 clicks = {n: [c] for n, c in structure_seeds(images, image, order.seeds_from).items()}
             else:

@@ -174,7 +174,7 @@ class DicomWebStudies(DicomWebImages):
         the server lets us; otherwise the new one says in its description that it replaces it, and is the newest.
 
         Raises:
-            ServerFault: the server does not take it; nothing is changed then.
+            ServerFault: the server does not take it; nothing is changed here then.
         """
         if tag != FINAL:
             return Publication()
@@ -182,19 +182,18 @@ class DicomWebStudies(DicomWebImages):
         try:
             self._pacs.store(label.content)
         except ServerFault:  # it may have stored it all the same, and have been too slow to say so
-            self._take_back(image_id, label.final)
+            self._take_back(label.final)
             raise
         return Publication(
             {**label.final.to_info(), "label_info": info_of(named_segments(mask, label.segments))},
             complete=lambda: self._remove(label.superseded, label.final),
-            take_back=lambda: self._take_back(image_id, label.final),
+            take_back=lambda: self._take_back(label.final),
         )
 
     def _is_removed(self, final: FinalLabel) -> bool:
         return self._pacs.remove_segmentation(final.study_uid, final.series_uid, final.instance_uid)
 
-    def _take_back(self, image_id: str, final: FinalLabel) -> None:
-        self._label_path(image_id).unlink(missing_ok=True)  # may be that of the refused save: fetched again
+    def _take_back(self, final: FinalLabel) -> None:
         if not self._is_removed(final):
             logger.warning("The server keeps the segmentation %s, whose save was refused", final.series_uid)
 

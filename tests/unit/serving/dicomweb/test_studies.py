@@ -266,7 +266,7 @@ def test_a_save_that_is_refused_after_it_was_stored_on_the_server_is_taken_back(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(one, "_update_datastore_file", full)  # after the label's file
+        patched.setattr("deepgrow3d_app.serving.studies_index.written_beside", full)
         with pytest.raises(OSError, match="No space"):
             save(one, 2)
     wait_for_lists()
@@ -288,6 +288,7 @@ def test_a_save_that_was_too_slow_for_the_server_to_say_so_is_taken_back(archive
     with pytest.raises(ServerFault):
         save(one, 2)
     assert len(archive.stored) == 1
+    archive.is_readable = False  # the label is here as before
     assert voxels_in(one.label_file(archive.uid, "final")) == 1
 
 
