@@ -66,7 +66,7 @@ class Preparation:
         source = self.source
         try:
             made_from = self._digest()
-            remarks = remarks_if_made_from(self.folder, made_from)
+            remarks = remarks_if_made_from(self.folder, made_from) if self._is_readable() else None
             is_new = remarks is None
             if remarks is None:
                 remarks = self._prepare(made_from)
@@ -76,6 +76,14 @@ class Preparation:
             return Outcome(source.name, None, False, (Fault(source.name, source.image, message, True),))
         faults = tuple(Fault(source.name, source.labels, remark, False) for remark in remarks)
         return Outcome(source.name, structures, is_new, faults)
+
+    def _is_readable(self) -> bool:
+        """Whether an earlier call left a case whose arrays are whole; a damaged one is prepared again."""
+        try:
+            read_prepared_case(self.folder, self.source.name)
+        except DeepGrow3DError:
+            return False
+        return True
 
     def _prepare(self, made_from: str) -> tuple[str, ...]:
         case = self.source.load()

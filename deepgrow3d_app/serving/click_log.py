@@ -79,7 +79,10 @@ class ClickLog:
         self._histories: OrderedDict[str, dict[Clicks, Answered]] = OrderedDict()
 
     def history(self, subject: Subject) -> Sequence[Answered]:
-        """All that was answered about ``subject``, whatever model answered, oldest first."""
+        """All that was answered about ``subject``, whatever model answered, the latest last.
+
+        Clicks that were asked for again, as after an undo, count as of then while this process runs.
+        """
         with self._lock:
             return list(self._history(_key(subject)).values())
 
@@ -88,8 +91,11 @@ class ClickLog:
         key = _key(subject)
         with self._lock:
             history = self._history(key)
+            if answered.clicks in history:
+                history[answered.clicks] = history.pop(answered.clicks)  # the latest again
+                return
             is_known = answered.made_from is None or answered.made_from in history
-            if answered.clicks in history or not is_known or len(history) >= MAX_ANSWERS:
+            if not is_known or len(history) >= MAX_ANSWERS:
                 return
             history[answered.clicks] = answered
             line = {

@@ -114,6 +114,12 @@ def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dic
         "admin",
     ]
     assert allowed("PUT", "/datastore/label/info?label=ct&tag=final", data=review) == ["reviewer", "admin"]
+    names = {"info": json.dumps({"label_info": [{"name": "kidney", "idx": 1}]})}
+    assert allowed("PUT", "/datastore/label/info?label=ct&tag=final", data=names) == ["reviewer", "admin"]
+    assert allowed("PUT", "/datastore/updatelabelinfo?label=ct&tag=final", data={"params": names["info"]}) == [
+        "reviewer",
+        "admin",
+    ]
     assert allowed("DELETE", "/datastore/label?id=ct&tag=none") == ["reviewer", "admin"]
     image = {"file": ("ct.nii.gz", phantom.file.read_bytes())}
     assert allowed("PUT", "/datastore/", files=image) == ["admin"], "its voxels would be lost"

@@ -19,7 +19,7 @@ from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
 from deepgrow3d_app.serving.label_history import SAVED_BY, LabelVersion
-from deepgrow3d_app.serving.labelled_cases import REVIEW
+from deepgrow3d_app.serving.labelled_cases import REVIEW, reviewed_as
 from deepgrow3d_app.serving.security.audit import tell_subject
 from deepgrow3d_app.serving.security.identity import Identity, Role
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
@@ -219,7 +219,7 @@ def label_version(served: Served, label: str, version: int, tag: str = FINAL) ->
 
 @router.put("/label/info", dependencies=ANNOTATOR)
 def update_label_info(served: Served, caller: SignedIn, label: str, tag: str, info: Params = "{}") -> None:
-    """Add to what is known of a label; a review takes a reviewer."""
+    """Add to what is known of a label; a review, or a reviewed label, takes a reviewer."""
     _add_to_label(served, caller, label, tag, parse_object(info, "info"))
 
 
@@ -230,9 +230,10 @@ def update_label_params(served: Served, caller: SignedIn, label: str, tag: str, 
 
 
 def _add_to_label(served: DeepGrow3DApp, caller: Identity, label: str, tag: str, info: dict[str, Any]) -> None:
-    if REVIEW in info:
-        require(caller, Role.REVIEWER)
-    served.images().update_label_info(label, tag, {name: value for name, value in info.items() if name != SAVED_BY})
+    images = served.images()
+    if REVIEW in info or reviewed_as(images.get_label_info(label, tag)):
+        require(caller, Role.REVIEWER)  # what was approved stays what it was: a name says what is learnt from voxels
+    images.update_label_info(label, tag, {name: value for name, value in info.items() if name != SAVED_BY})
 
 
 @router.get("/dataset", dependencies=ANNOTATOR)

@@ -289,6 +289,19 @@ class TestResuming:
         assert prepare_cases(find_cases(pairs), output, None).new == 1
         assert find_cases(output)[1].load().truth("block")[5].any()
 
+    @pytest.mark.parametrize("file", [prepared_case.IMAGE_FILE, prepared_case.LABELS_FILE])
+    @pytest.mark.parametrize("content", [None, b"\x93NUMPY"])
+    def test_a_case_whose_arrays_were_damaged_is_prepared_again(self, pairs, output, file, content):
+        prepare_cases(find_cases(pairs), output, None)
+        whole = _files(output)
+        array = output / "cases" / "b" / file
+        array.unlink()
+        if content is not None:
+            array.write_bytes(content)
+        report = prepare_cases(find_cases(pairs), output, None)
+        assert (report.new, report.left_out) == (1, ())
+        assert _files(output) == whole
+
     def test_another_spacing_prepares_all_again(self, pairs, output):
         prepare_cases(find_cases(pairs), output, None)
         assert prepare_cases(find_cases(pairs), output, (1.0, 1.0, 1.0)).new == 4

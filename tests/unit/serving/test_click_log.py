@@ -85,6 +85,14 @@ def test_an_answer_that_is_logged_stays_as_it_is(tmp_path):
     assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE
 
 
+def test_after_an_undo_the_clicks_of_before_are_the_latest_again(tmp_path):
+    log = ClickLog(tmp_path)
+    fill(log)
+    log.add(LIVER, answered([A, B], [A]))
+    assert log.history(LIVER)[-1] == answered([A, B], [A])
+    assert set(log.history(LIVER)) == set(ONE_BY_ONE) == set(ClickLog(tmp_path).history(LIVER))
+
+
 @pytest.mark.parametrize("cut", range(1, 30, 4))
 def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, cut):
     fill(ClickLog(tmp_path))
