@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pydicom
 
 from deepgrow3d_app.errors import LabelMismatch, UnreadableVolume, UnsupportedVolume
-from deepgrow3d_app.volume.dicom import SeriesGrid, read_series_grid
+from deepgrow3d_app.volume.dicom import SeriesGrid, Slice, read_series_grid
 from deepgrow3d_app.volume.dicom_seg.segment import DecodedSeg, SegIdentity, Segment
 from deepgrow3d_app.volume.geometry import Affine
 
@@ -57,7 +57,7 @@ def decode_seg(content: bytes | Path, series: Path) -> DecodedSeg:
     _check_frame_of_reference(header, grid)
     segments = _segments(header)
     identity = _identity(header)
-    mask = np.zeros(grid.shape, np.uint8)
+    mask = np.zeros(grid.shape, np.uint8, order="F")  # a slice lies in one piece
     names = {segment.value: segment.name for segment in segments}
     is_labelmap = str(header.get("SegmentationType", "")) == "LABELMAP"
     for number, frame, place in _frames(header, grid):
@@ -132,12 +132,15 @@ def _frames(header: pydicom.Dataset, grid: SeriesGrid) -> Iterator[tuple[int, np
     if str(header.get("SegmentationType", "")) == "FRACTIONAL":
         pixels = pixels >= max(1, header.get("MaximumFractionalValue", 255) / 2)
     to_index = np.linalg.inv(grid.affine)
+    slices = _indices_of(grid.slices, to_index)
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or ()), pydicom.Dataset())
     try:
         for frame, own in zip(pixels, header.PerFrameFunctionalGroupsSequence, strict=True):
             identified = _group(own, shared, "SegmentIdentificationSequence", is_needed=False)
             number = 0 if identified is None else int(identified.ReferencedSegmentNumber)
-            yield number, frame, _place(to_index @ _affine(own, shared), frame.shape, grid)
+            if not 0 <= number <= MAX_SEGMENTS:
+                raise ValueError(f"one is of segment {number}")
+            yield number, frame, _place(to_index @ _affine(own, shared), frame.shape, grid, slices)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise UnreadableVolume(NAME, f"its frames do not say where they lie ({error})") from error
 
@@ -163,13 +166,25 @@ def _group(own: pydicom.Dataset, shared: pydicom.Dataset, name: str, *, is_neede
     return found[0]
 
 
-def _place(to_index: Affine, shape: tuple[int, int], grid: SeriesGrid) -> Place:
-    """Where a frame of ``shape`` (rows, columns) lies, when ``to_index`` takes its pixels to voxels of the series."""
+def _indices_of(slices: Sequence[Slice], to_index: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Where the slices themselves lie: index (i, j, k) of the first voxel of each, on the grid of even steps."""
+    positions = np.array([[*one.position_lps_mm, 1.0] for one in slices])
+    return (positions @ (to_index @ LPS_TO_RAS).T)[:, :3]
+
+
+def _place(to_index: Affine, shape: tuple[int, int], grid: SeriesGrid, slices: npt.NDArray[np.float64]) -> Place:
+    """Where a frame of ``shape`` (rows, columns) lies, when ``to_index`` takes its pixels to voxels of the series.
+
+    A frame may say that it lies where its slice does, or where that would be if all steps were even: positions that
+    a scanner rounds differ by more than the tolerance.
+    """
     n_rows, n_columns = shape
     corners = np.array([(0, 0, 0, 1), (n_columns - 1, 0, 0, 1), (0, n_rows - 1, 0, 1)]) @ to_index.T
-    indices = np.rint(corners[:, :3]).astype(int)
-    off = float(np.abs(corners[:, :3] - indices).max())
-    (i0, j0, k), (i1, j_same, k1), (i_same, j1, k2) = indices.tolist()
+    nearest = int(np.abs(slices[:, 2] - corners[0, 2]).argmin())
+    drift = slices[nearest] - (0, 0, nearest)
+    candidates = [corners[:, :3], corners[:, :3] - drift]
+    off, at = min(((float(np.abs(one - np.rint(one)).max()), one) for one in candidates), key=lambda found: found[0])
+    (i0, j0, k), (i1, j_same, k1), (i_same, j1, k2) = np.rint(at).astype(int).tolist()
     is_aligned = (j_same, i_same, k1, k2) == (j0, i0, k, k)
     is_whole = (abs(i1 - i0), abs(j1 - j0)) == (n_columns - 1, n_rows - 1)
     is_inside = (
@@ -179,9 +194,9 @@ def _place(to_index: Affine, shape: tuple[int, int], grid: SeriesGrid) -> Place:
         and k < grid.shape[2]
     )
     if not (is_aligned and is_whole and is_inside) or off > TOLERANCE_VOXELS:
-        at = ", ".join(f"{index:.2f}" for index in corners[0, :3])
+        where = ", ".join(f"{index:.2f}" for index in corners[0, :3])
         raise LabelMismatch(
-            f"A frame of the segmentation lies at voxel ({at}) of its series of {grid.shape} voxels, "
+            f"A frame of the segmentation lies at voxel ({where}) of its series of {grid.shape} voxels, "
             "or runs in another direction. Draw it on this series."
         )
     i, j = slice(min(i0, i1), max(i0, i1) + 1), slice(min(j0, j1), max(j0, j1) + 1)

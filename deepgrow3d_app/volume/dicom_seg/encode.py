@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,14 @@ from deepgrow3d_app.volume.volume import Mask
 
 MAX_NAME = 64
 """Characters that DICOM has room for."""
+
+NEEDED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+COPIED_TEXTS = ("PatientID", "PatientName", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+SEXES = ("M", "F", "O")
+COPIED_TIMES: dict[str, Callable[[str], object]] = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+
+UTF_8 = "ISO_IR 192"
+"""The series' own character set may not have room for the structures' names; what is copied of it is encoded anew."""
 
 
 def encode_seg(
@@ -69,7 +77,9 @@ def encode_seg(
     numbers = np.zeros(256, np.uint8)  # DICOM counts segments from 1, without gaps
     numbers[[segment.value for segment in present]] = np.arange(1, len(present) + 1)
     identity = identity or SegIdentity(highdicom.UID(), highdicom.UID())
-    seg = highdicom.seg.Segmentation(
+    seg = _made(
+        series.name,
+        specific_character_set=UTF_8,
         source_images=sources,
         pixel_array=np.ascontiguousarray(numbers[mask].transpose(2, 1, 0)),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
@@ -82,9 +92,9 @@ def encode_seg(
         manufacturer_model_name=origin.algorithm_name,
         software_versions=origin.algorithm_version,
         device_serial_number="0",
-        series_description=description[:MAX_NAME],
+        series_description=_text(description),
         content_label="FINAL",
-        content_description=description[:MAX_NAME],
+        content_description=_text(description),
         omit_empty_frames=True,
     )
     if made_at is not None:
@@ -95,19 +105,46 @@ def encode_seg(
     return file.getvalue()
 
 
+def _made(series: str, **given: Any) -> Any:
+    """The segmentation that highdicom makes; what it cannot make of the headers of ``series`` is their fault."""
+    import highdicom
+
+    try:
+        return highdicom.seg.Segmentation(**given)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnsupportedVolume(
+            series, f"no DICOM SEG can refer to it ({error})", "Save the label as a file of another format."
+        ) from error
+
+
 def _sources(grid: SeriesGrid, name: str) -> list[pydicom.Dataset]:
+    """The headers of the slices, as highdicom wants them."""
     sources: list[pydicom.Dataset] = [pydicom.dcmread(one.path, stop_before_pixels=True) for one in grid.slices]
-    for needed in ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
-        if not sources[0].get(needed):
-            raise UnsupportedVolume(name, f"its slices have no {needed}", "Save the label as a file of another format.")
-    for source in sources:  # may be absent in the series, and may not in what is derived from it
-        for optional in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber"):
-            if optional not in source:
-                setattr(source, optional, "")
-        for optional in ("StudyDate", "StudyTime", "ReferringPhysicianName"):
-            if optional not in source:
-                setattr(source, optional, "")
+    for source in sources:
+        for needed in NEEDED:
+            if not source.get(needed):
+                raise UnsupportedVolume(
+                    name, f"a slice of it has no {needed}", "Save the label as a file of another format."
+                )
+        for text in COPIED_TEXTS:  # may be absent in the series, and may not in what is derived from it
+            if text not in source:
+                setattr(source, text, "")
+        if source.PatientSex not in SEXES:
+            source.PatientSex = ""
+        for moment, kind in COPIED_TIMES.items():
+            if not _is_valid(source.get(moment), kind):
+                setattr(source, moment, "")
+        # Equal for the reader of the series, which tolerates roundings. highdicom does not.
+        source.ImageOrientationPatient = sources[0].ImageOrientationPatient
     return sources
+
+
+def _is_valid(value: Any, kind: Callable[[str], object]) -> bool:
+    try:
+        kind(str(value))
+    except ValueError:
+        return False
+    return value is not None
 
 
 def _described(number: int, segment: Segment, origin: Origin) -> Any:
@@ -117,7 +154,7 @@ def _described(number: int, segment: Segment, origin: Origin) -> Any:
     code = structure_code(segment.name)
     described = highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=segment.name[:MAX_NAME],
+        segment_label=_text(segment.name),
         segmented_property_category=_concept(code.category),
         segmented_property_type=_concept(code.type),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
@@ -127,12 +164,17 @@ def _described(number: int, segment: Segment, origin: Origin) -> Any:
             version=origin.algorithm_version,
         ),
         tracking_uid=highdicom.UID(),
-        tracking_id=segment.name[:MAX_NAME],
+        tracking_id=_text(segment.name),
     )
     if code.side is not None:
         kind = described.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [_concept(code.side)]
     return described
+
+
+def _text(words: str) -> str:
+    """``words`` without what DICOM gives a meaning of its own: a backslash parts values, controls end lines."""
+    return "".join("/" if letter == "\\" else letter if letter.isprintable() else " " for letter in words)[:MAX_NAME]
 
 
 def _concept(code: Code) -> Any:
