@@ -16,6 +16,7 @@ from deepgrow3d_app.cases.structure_table import to_table
 from deepgrow3d_app.errors import DeepGrow3DError, InvalidInput
 from deepgrow3d_app.volume.atomic_folder import replaced_folder
 from deepgrow3d_app.volume.geometry import Spacing
+from deepgrow3d_app.volume.signature import signature_of
 
 MIN_STRUCTURE_VOXELS = 30
 """Structures of fewer voxels teach nothing: training leaves them out."""
@@ -178,9 +179,8 @@ class Outcome:
 
 
 def _versions(path: Path) -> list[tuple[str, int, int]]:
-    """(name, bytes, time of change in ns) of a file, or of all files in a folder; empty where there is none."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """(name, bytes, time of change in ns) of a file, or of all files in a folder; empty where none can be seen."""
+    return [(name or path.name, size, changed_ns) for name, changed_ns, _, size in signature_of(path)]
 
 
 def _listed(things: list[str] | list[int]) -> str:

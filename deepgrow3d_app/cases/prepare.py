@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,7 +17,7 @@ from deepgrow3d_app.cases.prepared_manifest import PreparedEntry, PreparedManife
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.cases.split import validation_patients
 from deepgrow3d_app.cases.structure_table import structure_table
-from deepgrow3d_app.errors import Busy, InvalidInput, NotFound
+from deepgrow3d_app.errors import Busy, InvalidInput, NotFound, UnreadableVolume
 from deepgrow3d_app.volume.atomic_folder import remove_partial_folders
 from deepgrow3d_app.volume.geometry import Spacing
 from deepgrow3d_app.volume.volume import VOXEL_EDGE_LIMITS_MM
@@ -80,9 +81,7 @@ def prepare_cases(
     """
     _check_arguments(sources, spacing_mm, validation_share, workers)
     chosen, faults = _with_own_names(sources)
-    earlier = PreparedManifest.read(output)
-    known = earlier.structures if earlier is not None else {}
-    table = structure_table((source.names for source in chosen), known)
+    table = structure_table((source.names for source in chosen), _known_table(output))
     preparations = [Preparation(source, output / CASES_FOLDER / source.name, spacing_mm, table) for source in chosen]
     (output / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
     try:
@@ -92,13 +91,22 @@ def prepare_cases(
             for outcome in _run_all(preparations, workers):
                 outcomes.append(outcome)
                 progress(len(outcomes), len(preparations), outcome.case)
-            manifest = _manifest(chosen, outcomes, spacing_mm, validation_share, seed)
+            manifest = _manifest(chosen, outcomes, spacing_mm, table, validation_share, seed)
             manifest.write(output)
     except Timeout as error:
         raise Busy(f"Another process prepares cases in '{output}'. Wait for it, or choose another folder.") from error
     faults += [fault for outcome in outcomes for fault in outcome.faults]
     new = sum(outcome.is_new for outcome in outcomes)
     return PrepareReport(manifest, new, tuple(sorted(faults, key=lambda fault: fault.case)))
+
+
+def _known_table(output: Path) -> Mapping[str, int]:
+    """Name to value of an earlier call; empty where its manifest is damaged, which the next one replaces."""
+    try:
+        earlier = PreparedManifest.read(output)
+    except UnreadableVolume:
+        return {}
+    return {} if earlier is None else earlier.table
 
 
 def _check_arguments(sources: Sequence[CaseSource], spacing_mm: Spacing | None, share: float, workers: int) -> None:
@@ -133,27 +141,44 @@ def _with_own_names(sources: Sequence[CaseSource]) -> tuple[list[CaseSource], li
 
 
 def _run_all(preparations: Sequence[Preparation], workers: int) -> Iterator[Outcome]:
-    """The outcomes as they come; with one worker in this process."""
+    """The outcomes as they come; with one worker in this process.
+
+    A worker that is killed, as for want of memory, takes all others with it. Those that may have been at work then are
+    tried again one by one: only a case whose process is killed although it was alone is given up.
+    """
     if workers == 1:
         yield from map(Preparation.run, preparations)
         return
+    waiting = list(preparations)
+    while waiting:
+        for outcome in _until_killed(waiting, workers):
+            waiting = [one for one in waiting if one.source.name != outcome.case]
+            yield outcome
+        # Started in this order: the ones at work were the first that have no outcome.
+        for suspect in waiting[:workers]:
+            yield from list(_until_killed([suspect], 1)) or [_lost(suspect.source)]
+        waiting = waiting[workers:]
+
+
+def _until_killed(preparations: Sequence[Preparation], workers: int) -> Iterator[Outcome]:
+    """The outcomes as they come, of some where a worker is killed."""
     # Spawned, not forked: the caller may run threads, whose locks a forked child would find taken for ever.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        running = {pool.submit(preparation.run): preparation for preparation in preparations}
+        running = [pool.submit(preparation.run) for preparation in preparations]
         for finished in as_completed(running):
-            try:
+            with contextlib.suppress(BrokenProcessPool):
                 yield finished.result()
-            except BrokenProcessPool:  # noqa: PERF203 - each case has its own outcome
-                yield _lost(running[finished].source)
+    except BrokenProcessPool:  # before all were submitted
+        return
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _lost(source: CaseSource) -> Outcome:
     message = (
-        f"The process that was to prepare '{source.image}' was killed, most likely for want of memory. "
-        "Use fewer workers, and run again: what is finished is kept."
+        f"The process that was to prepare '{source.image}' was killed, most likely for want of memory, although no "
+        "other was at work. Choose a coarser spacing, or prepare it where there is more memory."
     )
     return Outcome(source.name, None, False, (Fault(source.name, source.image, message, True),))
 
@@ -162,6 +187,7 @@ def _manifest(
     sources: Sequence[CaseSource],
     outcomes: Sequence[Outcome],
     spacing_mm: Spacing | None,
+    table: Mapping[str, int],
     validation_share: float,
     seed: int,
 ) -> PreparedManifest:
@@ -180,4 +206,4 @@ def _manifest(
         for source in prepared
     )
     found = {name: value for structures in structures_of.values() for name, value in structures.items()}
-    return PreparedManifest(spacing_mm, dict(sorted(found.items(), key=lambda item: item[1])), entries)
+    return PreparedManifest(spacing_mm, dict(sorted(found.items(), key=lambda item: item[1])), entries, dict(table))

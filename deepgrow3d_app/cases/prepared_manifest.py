@@ -44,11 +44,13 @@ class PreparedManifest:
         spacing_mm: of every case, in RAS order; None where each kept its own.
         structures: name to label value; a name has the same value in every case.
         cases: sorted by name.
+        table: name to label value of all that any case names, found in it or not: the next call gives them the same.
     """
 
     spacing_mm: Spacing | None
     structures: dict[str, int]
     cases: tuple[PreparedEntry, ...]
+    table: dict[str, int]
 
     def write(self, folder: Path) -> None:
         """Put it into ``folder``; a reader sees the old one or the new one, whole."""
@@ -73,13 +75,16 @@ class PreparedManifest:
                 return None
             if content["version"] != VERSION:
                 raise InvalidInput(
-                    f"'{file}' is of version {content['version']}, this program reads version {VERSION}. {remedy}"
+                    f"'{file}' is of version {content['version']}, this program reads version {VERSION}. "
+                    "Update this program, or prepare the cases in another folder."
                 )
             spacing_mm = content["spacing_mm"]
+            structures = {str(name): int(value) for name, value in content["structures"].items()}
             return cls(
                 None if spacing_mm is None else (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])),
-                {str(name): int(value) for name, value in content["structures"].items()},
+                structures,
                 tuple(_entry(case) for case in content["cases"]),
+                {str(name): int(value) for name, value in content.get("table", structures).items()},
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UnreadableVolume(str(file), f"{type(error).__name__}: {error}", remedy) from error

@@ -29,5 +29,6 @@ def validation_patients(patients: Iterable[str], share: float, seed: int) -> fro
 
 def _draw(patient: str, seed: int) -> float:
     """A number from 0 to below 1 that looks random, the same on every machine."""
-    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    named = f"{seed}:{patient}".encode(errors="surrogateescape")  # it may be a file's name in another encoding
+    digest = hashlib.sha256(named).digest()
     return int.from_bytes(digest[:7]) / 2**56

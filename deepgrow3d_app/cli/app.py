@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
+console = Console(markup=False)  # names may hold brackets
 
 CheckpointOption = Annotated[
     Path, typer.Option("--checkpoint", help="Trained network (.safetensors).", show_default="the shipped one")

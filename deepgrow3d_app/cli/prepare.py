@@ -41,8 +41,8 @@ def prepare(
     """Check labelled cases and write them as arrays that training and evaluation map into memory.
 
     Every pair of image and labels is checked: shape, affine, label values, missing, empty and tiny structures. Each
-    fault is reported with its file and remedy; the other cases are prepared all the same. What an interrupted run
-    has finished is kept, and is not done again.
+    fault is reported with its file and remedy; the other cases are prepared all the same. Files that name structures
+    or list cases must be sound first. What an interrupted run has finished is kept, and is not done again.
     """
     from deepgrow3d_app.cases.folders import find_cases
     from deepgrow3d_app.cases.prepare import prepare_cases

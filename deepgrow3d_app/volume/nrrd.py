@@ -51,6 +51,9 @@ TO_RAS = {
 """Sign of each world axis that turns a NRRD space into RAS+."""
 
 
+SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")
+
+
 def read_nrrd(path: Path) -> StoredVoxels:
     """Voxels and grid of ``path``.
 
@@ -81,7 +84,7 @@ def read_nrrd(path: Path) -> StoredVoxels:
             encoding = fields["encoding"].lower()
         except (KeyError, ValueError, IndexError) as error:
             raise UnreadableVolume(name, f"its header is damaged or incomplete ({error})") from error
-        if encoding not in ("raw", "gzip", "gz") or any(skip in fields for skip in ("byte skip", "line skip")):
+        if encoding not in ("raw", "gzip", "gz") or any(fields.get(skip, "0") != "0" for skip in SKIPS):
             raise UnsupportedVolume(
                 name, f"its voxels are stored as '{encoding}' or behind skipped bytes", "Save it with gzip encoding."
             )

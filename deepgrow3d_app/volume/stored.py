@@ -30,6 +30,8 @@ BULK_MARGIN = 10
 """Where outliers are clipped: this many times the bulk's range is kept below it and above it."""
 FILL_VALUE = 1e30
 """No measurement is as large: a mark for "no value here", which does not count as a part of the bulk."""
+LABEL_ROUNDING = 1e-4
+"""How far a scaled label may lie off a whole number: scales are stored as 32-bit numbers."""
 INT16 = np.iinfo(np.int16)
 
 
@@ -110,27 +112,35 @@ def to_volume(stored: StoredVoxels, name: str, modality: str | None = None) -> V
 def to_mask(stored: StoredVoxels, name: str) -> Mask:
     """``stored`` as label values: uint8 (i, j, k).
 
+    A label map may have been scaled to whole numbers of its own, as nibabel does with labels in floating point (a
+    value then comes back within half a step), and is rounded.
+
     Raises:
         UnsupportedVolume: a value that is not a whole number from 0 to 255.
     """
     check_affine(stored.affine, name)
     labels = np.empty(stored.values.size, np.uint8)
     is_scaled = (stored.slope, stored.intercept) != (1.0, 0.0)
+    tolerance = 0.0
+    if is_scaled:
+        tolerance = max(LABEL_ROUNDING, abs(stored.slope) / 2 if abs(stored.slope) < 1 else 0.0)
     for block in _blocks(stored.values.size):
         values = stored.values[block]
         if is_scaled:
             with np.errstate(over="ignore", invalid="ignore"):
                 values = values.astype(np.float64) * stored.slope + stored.intercept
         # A comparison with NaN is false: NaN is no label either.
-        is_label = (values >= 0) & (values <= 255)
+        is_label = (values >= -tolerance) & (values <= 255 + tolerance)
         if values.dtype.kind == "f":
-            is_label &= values == np.rint(values)
+            is_label &= np.abs(values - np.rint(values)) <= tolerance
         if not is_label.all():
             culprit = values[np.argmin(is_label)]
             raise UnsupportedVolume(
-                name, f"it holds the value {culprit:g}", "A label map holds whole numbers from 0 (background) to 255."
+                name,
+                f"it holds the value {culprit.item()!r}",
+                "A label map holds whole numbers from 0 (background) to 255.",
             )
-        labels[block] = values
+        labels[block] = np.rint(values) if values.dtype.kind == "f" else values
     return labels.reshape(stored.shape, order="F")
 
 
@@ -168,7 +178,10 @@ def _to_int16(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.int16
 
 def _range_to_keep(values: npt.NDArray[Any], least: float, greatest: float) -> tuple[float, float]:
     """(least, greatest), or a part of it where outliers would leave the bulk of ``values`` too few steps."""
-    sample = values[:: max(1, values.size // SAMPLED_VOXELS)].astype(np.float64)
+    sample = values
+    if values.size > SAMPLED_VOXELS:  # at random: an even stride may fall on one column of each slice, all of it air
+        sample = values[np.random.default_rng(0).integers(0, values.size, SAMPLED_VOXELS)]
+    sample = sample.astype(np.float64)
     sample = sample[np.abs(sample) < FILL_VALUE]
     if sample.size == 0:
         return least, greatest

@@ -122,7 +122,7 @@ def cases(launcher: Launcher) -> str:
         write_prepared_case(case, path, "", ())
         split = "validation" if number == 3 else "training"
         entries.append(PreparedEntry(case.name, case.name, split, f"cases/{case.name}"))  # type: ignore[arg-type]
-    PreparedManifest(None, STRUCTURES, tuple(entries)).write(folder)
+    PreparedManifest(None, STRUCTURES, tuple(entries), STRUCTURES).write(folder)
     return "cases"
 
 
@@ -273,7 +273,7 @@ def test_memory_does_not_grow_with_the_number_of_cases(launcher: Launcher) -> No
                 stored = np.lib.format.open_memmap(path / name, "w+", array.dtype, shape)
                 stored[box] = array[box]
             entries.append(PreparedEntry(path.name, path.name, "training", f"cases/{path.name}"))
-        PreparedManifest(None, STRUCTURES, tuple(entries)).write(folder)
+        PreparedManifest(None, STRUCTURES, tuple(entries), STRUCTURES).write(folder)
         arguments = ["train", folder.name, "--spec", plan, "--steps", "120", "--output", f"run{count}"]
         done = launcher.run([*python(WITH_ITS_PEAK_MEMORY), *arguments])
         assert done.returncode == 0, done.stderr

@@ -80,7 +80,8 @@ def _json_rows(content: Mapping[str, object], file: Path) -> list[Mapping[str, o
 
 
 def _case(row: Mapping[str, object], number: int, names: Mapping[str, int], file: Path) -> CaseSource:
-    image, labels, name, patient = (str(row.get(column) or "") for column in COLUMNS)
+    cells = [row.get(column) for column in COLUMNS]
+    image, labels, name, patient = ("" if cell is None else str(cell) for cell in cells)  # 0 is a number of a patient
     if not image or not labels:
         raise InvalidInput(
             f"Case {number} of '{file}' has no {'labels' if image else 'image'}: it has {dict(row)}. "

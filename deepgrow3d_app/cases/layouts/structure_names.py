@@ -61,7 +61,7 @@ def names_from_dataset(content: Mapping[str, object], file: Path) -> dict[str, i
 
     Raises:
         UnreadableVolume: another form, regions of several values among them.
-        InvalidInput: a value that a label map cannot hold, or that two names share.
+        InvalidInput: a value that a label map cannot hold, or that two names share, or two values of one name.
     """
     labels = content.get("labels")
     try:
@@ -72,7 +72,11 @@ def names_from_dataset(content: Mapping[str, object], file: Path) -> dict[str, i
         raise UnreadableVolume(
             str(file), f"{type(error).__name__}: {error}", 'Write {"labels": {"1": NAME, "2": NAME}}.'
         ) from error
-    return _checked({name: value for name, value in pairs if value != 0}, file)
+    names: dict[str, int] = {}
+    for name, value in pairs:
+        if value != 0 and names.setdefault(name, value) != value:
+            raise InvalidInput(f"'{file}' calls both {names[name]} and {value} '{name}'. Give each value its own name.")
+    return _checked(names, file)
 
 
 def read_object(file: Path) -> dict[str, object]:

@@ -169,7 +169,7 @@ def _group(own: pydicom.Dataset, shared: pydicom.Dataset, name: str, *, is_neede
 def _indices_of(slices: Sequence[Slice], to_index: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     """Where the slices themselves lie: index (i, j, k) of the first voxel of each, on the grid of even steps."""
     positions = np.array([[*one.position_lps_mm, 1.0] for one in slices])
-    return (positions @ (to_index @ LPS_TO_RAS).T)[:, :3]
+    return np.asarray((positions @ (to_index @ LPS_TO_RAS).T)[:, :3], np.float64)
 
 
 def _place(to_index: Affine, shape: tuple[int, int], grid: SeriesGrid, slices: npt.NDArray[np.float64]) -> Place:

@@ -124,6 +124,11 @@ class TestDecathlon:
         with pytest.raises(UnreadableVolume, match=r"its 'training' is no list of pairs .*Write "):
             find_cases(folder)
 
+    def test_two_values_of_one_name_are_refused(self, folder):
+        (folder / "dataset.json").write_text(json.dumps({"labels": {"1": "lesion", "2": "lesion"}, "training": []}))
+        with pytest.raises(InvalidInput, match="calls both 1 and 2 'lesion'"):
+            find_cases(folder)
+
     def test_regions_of_several_values_are_refused(self, folder):
         (folder / "dataset.json").write_text(json.dumps({"labels": {"tumour": [1, 3]}, "training": []}))
         with pytest.raises(UnreadableVolume, match=r"dataset.json': TypeError.* Write "):
@@ -224,12 +229,13 @@ class TestManifestFile:
         (source,) = find_cases(file)
         assert (source.name, source.patient, source.names) == ("x", "x", {})
 
-    def test_json_with_structures(self, folder):
+    @pytest.mark.parametrize("number", [17, 0])
+    def test_json_with_structures(self, folder, number):
         file = folder / "cases.json"
-        case = {"image": "data/x.nii.gz", "labels": str(folder / "data" / "x-mask.nii.gz"), "patient": 17}
+        case = {"image": "data/x.nii.gz", "labels": str(folder / "data" / "x-mask.nii.gz"), "patient": number}
         file.write_text(json.dumps({"structures": {"block": 1, "plane": 3}, "cases": [case]}))
         (source,) = find_cases(file)
-        assert (source.name, source.patient) == ("x", "17")
+        assert (source.name, source.patient) == ("x", str(number))
         assert source.load().structures == {"block": 1, "plane": 3}
 
     @pytest.mark.parametrize(

@@ -124,6 +124,22 @@ class TestSplit:
 
 
 class TestFaults:
+    def test_a_broken_link_among_the_files_of_a_series_costs_no_other_case(self, pairs, output):
+        image = pairs / "images" / "b.nii.gz"
+        image.unlink()
+        (pairs / "images" / "b").mkdir()
+        (pairs / "images" / "b" / "1.dcm").symlink_to("nowhere.dcm")
+        report = prepare_cases(find_cases(pairs), output, None)
+        assert [(fault.case, fault.is_left_out) for fault in report.faults] == [("b", True)]
+        assert [case.name for case in report.manifest.cases] == ["a", "c", "d"]
+
+    def test_a_name_in_another_encoding_than_utf_8(self, pairs, output):
+        for folder in ("images", "labels"):
+            os.rename(pairs / folder / "a.nii.gz", os.fsencode(pairs / folder) + b"/m\xfcller.nii.gz")
+        manifest = prepare_cases(find_cases(pairs), output, None).manifest
+        assert [case.name for case in manifest.cases] == ["b", "c", "d", "m\udcfcller"]
+        assert len(find_cases(output)) == 4
+
     """A faulty case is left out or remarked on; the others are prepared."""
 
     @staticmethod
@@ -230,12 +246,16 @@ class TestFaults:
         report = prepare_cases(find_cases(pairs), output, (1.0, 1.0, 1.0))
         assert "not enough memory for it. Use fewer workers" in report.faults[0].message
 
-    def test_a_killed_process_costs_cases_and_not_the_run(self, pairs, output):
+    @pytest.mark.parametrize("place", [0, 1, 3])
+    def test_a_killed_process_costs_its_case_alone(self, pairs, output, place):
         # A source that kills the process that unpickles it, as the kernel does when memory runs out.
-        source = replace(find_cases(pairs)[0], names=_Killer())
-        report = prepare_cases([source], output, None, workers=2)
+        sources = find_cases(pairs)
+        sources[place] = replace(sources[place], names=_Killer(sources[place].names))
+        report = prepare_cases(sources, output, None, workers=2)
         (fault,) = report.left_out
-        assert "was killed, most likely for want of memory. Use fewer workers" in fault.message
+        assert fault.case == sources[place].name
+        assert "was killed, most likely for want of memory, although no other was at work" in fault.message
+        assert [case.name for case in report.manifest.cases] == [one.name for one in sources if one.name != fault.case]
 
     @pytest.mark.parametrize(
         ("arguments", "fault"),
@@ -275,6 +295,16 @@ class TestResuming:
         assert (first.new, again.new) == (4, 0)
         assert first.manifest == again.manifest
         assert {path: path.stat().st_mtime_ns for path in output.rglob("*.npy")} == before
+
+    def test_names_that_no_case_has_voxels_of_keep_their_values(self, pairs, case_folder, output):
+        (pairs / "structures.json").write_text('{"structures": {"absent": 2, "block": 1, "plane": 3}}')
+        (case_folder / "structures.json").write_text('{"structures": {"plane": 1, "aorta": 3}}')
+        sources = [*find_cases(pairs), *find_cases(case_folder)]
+        first = prepare_cases(sources, output, None).manifest
+        again = prepare_cases(sources, output, None)
+        assert (again.new, again.manifest) == (0, first)
+        assert first.table == {"absent": 1, "aorta": 2, "block": 3, "plane": 4}
+        assert first.structures == {"aorta": 2, "block": 3, "plane": 4}
 
     def test_remarks_are_repeated(self, pairs, output, write_nifti, block_labels):
         block_labels[7, 7, 7] = 9
@@ -363,7 +393,7 @@ class TestDamagedPreparedFolder:
         manifest = json.loads((prepared / "manifest.json").read_text())
         (prepared / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
         with pytest.raises(
-            InvalidInput, match=r"is of version 2, this program reads version 1. Prepare the cases again"
+            InvalidInput, match=r"is of version 2, this program reads version 1. Update this program, or prepare"
         ):
             find_cases(prepared)
 
@@ -373,6 +403,13 @@ class TestDamagedPreparedFolder:
         (prepared / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(UnreadableVolume, match=r"manifest.json': .* Prepare the cases again"):
             find_cases(prepared)
+
+    @pytest.mark.parametrize("content", ["{", '{"format": "deepgrow3d-cases", "version": 1}'])
+    def test_preparing_again_mends_a_damaged_manifest(self, pairs, prepared, content):
+        whole = _files(prepared)
+        (prepared / "manifest.json").write_text(content)
+        assert prepare_cases(find_cases(pairs), prepared, None).new == 0
+        assert _files(prepared) == whole
 
     def test_another_manifest_json_is_no_prepared_folder(self, case_folder):
         (case_folder / "manifest.json").write_text("{}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gdcm
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -66,6 +67,32 @@ def test_transfer_syntaxes(write_dicom, transfer_syntax):
     pixels = np.random.default_rng(1).integers(0, 4096, (64, 96, 2)).astype(np.uint16)  # JPEG 2000 asks for this much
     volume = read_volume(write_dicom(pixels, transfer_syntax=transfer_syntax))
     np.testing.assert_array_equal(volume.array, pixels.astype(int) - 1024)
+
+
+@pytest.mark.parametrize("process", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless"])
+def test_the_lossless_jpeg_of_archives(write_dicom, process):
+    pixels = np.random.default_rng(1).integers(0, 4096, (64, 96, 2)).astype(np.uint16)
+    folder = write_dicom(pixels)
+    for file in folder.iterdir():
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(file))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, process)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(file))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+    np.testing.assert_array_equal(read_volume(folder).array, pixels.astype(int) - 1024)
+
+
+def test_slices_beyond_int16_among_others(write_dicom):
+    """Planes are kept as int16 up to the first that does not fit."""
+    pixels = np.random.default_rng(1).integers(0, 4096, (6, 5, 4)).astype(np.uint16)
+    pixels[2, 3, 2] = 60000
+    volume = read_volume(write_dicom(pixels))
+    np.testing.assert_array_equal(volume.array * volume.slope + volume.intercept, pixels.astype(int) - 1024)
 
 
 def test_signed_pixels(write_dicom):

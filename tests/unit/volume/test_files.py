@@ -402,6 +402,8 @@ FAULTS = {
     "detached.nrrd": (nrrd_bytes(data_file="/etc/hostname"), "voxels lie in another file"),
     "detached.nhdr": (nrrd_bytes(), "'.nhdr' is not a format .* save it as one .nrrd file"),
     "bz2.nrrd": (nrrd_bytes(encoding="bzip2"), "stored as 'bzip2'"),
+    "skip.nrrd": (nrrd_bytes(byteskip="4"), "behind skipped bytes"),
+    "lines.nrrd": (nrrd_bytes(line_skip="1"), "behind skipped bytes"),
     "space.nrrd": (nrrd_bytes(space="scanner-xyz"), "its space is 'scanner-xyz'. Save it in the space left-posterior"),
     "type.nrrd": (nrrd_bytes(type="block"), "header is damaged or incomplete .*block"),
     "endless.nrrd": (b"NRRD0004\ntype: uchar\n", "header does not end"),

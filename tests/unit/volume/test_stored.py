@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepgrow3d_app.errors import UnsupportedVolume
+from deepgrow3d_app.volume import stored as stored_module
+from deepgrow3d_app.volume.files import read_mask
 from deepgrow3d_app.volume.stored import MAX_VOXELS, StoredVoxels, check_shape, to_mask, to_volume
 from deepgrow3d_app.volume.volume import Volume
 
@@ -73,6 +76,15 @@ def test_outliers_do_not_cost_the_other_voxels_their_values(outlier, share):
     assert (np.sign(physical(volume) - 40) == np.sign(values - 40))[:n_outliers].all()  # brightest, or darkest
 
 
+def test_what_is_rare_is_looked_for_everywhere(monkeypatch):
+    """With an even stride, all samples could be of the first column, which is air."""
+    monkeypatch.setattr(stored_module, "SAMPLED_VOXELS", 1024)
+    values = np.random.default_rng(0).normal(50.0, 400.0, (8, 32, 32)).astype(np.float32)
+    values[0] = np.random.default_rng(1).normal(-1000.0, 1.0, (32, 32))
+    volume = to_volume(stored(values.ravel(order="F")), "x")
+    assert abs(physical(volume).max() - values.max()) < 0.1
+
+
 def test_a_fill_value_may_fill_most_of_the_volume():
     values = np.random.default_rng(0).random(100_000).astype(np.float32)
     values[:60_000] = -np.finfo(np.float32).max
@@ -133,6 +145,23 @@ def test_labels_of_any_type(dtype):
 
 def test_labels_are_scaled_before_they_are_judged():
     assert to_mask(stored(np.array([0, 2, 4], np.int16), 0.5, 1.0), "x").ravel().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("greatest", [1, 3, 13, 117, 255])
+def test_labels_that_nibabel_scaled(tmp_path, dtype, greatest):
+    """Labels in floating point, saved with the header of an integer label map: stored as steps of greatest / 255."""
+    labels = np.random.default_rng(0).integers(0, greatest + 1, (9, 8, 7)).astype(np.float32)
+    labels[0, 0, 0] = greatest
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    nib.save(nib.Nifti1Image(labels, np.eye(4), header), tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(read_mask(tmp_path / "labels.nii.gz")[0], labels)
+
+
+def test_a_map_of_probabilities_is_no_label():
+    with pytest.raises(UnsupportedVolume, match="holds the value 0"):
+        to_mask(stored(np.arange(256, dtype=np.uint8), 1 / 255), "x")
 
 
 @pytest.mark.parametrize(("value", "told"), [(256, "256"), (-1, "-1"), (0.5, "0.5"), (np.nan, "nan")])
