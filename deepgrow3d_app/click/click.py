@@ -30,7 +30,7 @@ def checked_clicks(clicks: Iterable[Click], shape: Sequence[int]) -> tuple[Click
         ContradictoryClicks: one voxel carries both signs.
         NoForegroundClick: nothing says where the structure is.
     """
-    unique = tuple(dict.fromkeys(clicks))
+    unique = dict.fromkeys(clicks)
     for click in unique:
         if not all(0 <= position < extent for position, extent in zip(click.index, shape, strict=True)):
             raise ClickOutsideVolume(click.index, shape)
@@ -38,4 +38,4 @@ def checked_clicks(clicks: Iterable[Click], shape: Sequence[int]) -> tuple[Click
             raise ContradictoryClicks(click.index)
     if not any(click.is_positive for click in unique):
         raise NoForegroundClick
-    return unique
+    return tuple(unique)

@@ -16,6 +16,8 @@ from deepgrow3d_app.volume.volume import Volume
 Predict = Callable[[Volume, Sequence[Click]], Prediction]
 
 SEEDS_PER_AXIS = 2
+AIR_HU = -1024.0
+"""Nothing is less; beyond the round field of view of a CT, some scanners store -2000 and such."""
 BODY_SHARE = 0.25
 """Seeds lie where the image is brighter than this share of its range: not in the air around a patient."""
 
@@ -44,6 +46,8 @@ def body_seeds(volume: Volume, labelled: Sequence[Index] = ()) -> list[Index]:
     if labelled:
         return list(labelled)
     low, high = (float(value) for value in np.percentile(volume.array[::4, ::4, ::4], (1, 99)))
+    if volume.is_ct and volume.slope > 0:
+        low = max(low, (AIR_HU - volume.intercept) / volume.slope)
     bright = low + BODY_SHARE * (high - low)
     parts = 2 * SEEDS_PER_AXIS
     grid = [[n * place // parts for place in range(1, parts, 2)] for n in volume.shape]

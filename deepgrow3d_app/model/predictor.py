@@ -117,8 +117,10 @@ class Predictor:
             self.spec,
             source.image.shape,
             order.apply_to_spacing(volume.spacing_mm),
-            source.foreground + source.background,
+            source.foreground,
             None if source.previous is None else source.previous.box,
+            source.background,
+            source.unsettled(),
         )
         crop_s = network_s = 0.0
         passes = 0
@@ -140,7 +142,8 @@ class Predictor:
         stored = _obedient_mask(logits, region.roi, source).reordered(order.inverse())
         if suggestion is not None:
             index = order.inverse().apply_to_index(suggestion.index, source.image.shape)
-            suggestion = dataclasses.replace(suggestion, index=index)
+            is_inside = bool(stored.within(around_voxel(index)).any())
+            suggestion = dataclasses.replace(suggestion, index=index, is_inside=is_inside)
         restore_s = time.perf_counter() - started
         return Prediction(stored, suggestion, region, passes, self.engine.device, crop_s, network_s, restore_s)
 
@@ -149,8 +152,10 @@ class Predictor:
         image = source.window.normalise(roi.crop(source.image, source.window.darkest).to(device))
         known = source.previous
         previous = torch.zeros(roi.patch_shape) if known is None else roi.crop_covered(known.within(roi.source_box), 0)
-        foreground = [roi.to_patch(index) for index in source.foreground]
-        background = [roi.to_patch(index) for index in source.background]
+        # Beyond the patch, a click would be drawn at its border, where it says something else.
+        foreground = [roi.to_patch(index) for index in source.foreground if roi.holds(index)]
+        foreground = foreground or [roi.to_patch(index) for index in source.foreground]
+        background = [roi.to_patch(index) for index in source.background if roi.holds(index)]
         return network_inputs(image, foreground, background, previous.to(device), self.spec)
 
 
@@ -163,6 +168,13 @@ class _Source:
     foreground: list[Index]
     background: list[Index]
     previous: BoxedMask | None
+
+    def unsettled(self) -> list[Index]:
+        """The clicks that the previous mask contradicts."""
+        if self.previous is None:
+            return []
+        missed = [index for index in self.foreground if not self.previous.within(around_voxel(index)).any()]
+        return missed + [index for index in self.background if self.previous.within(around_voxel(index)).any()]
 
 
 def _obedient_mask(logits: Tensor, roi: Roi, source: _Source) -> BoxedMask:

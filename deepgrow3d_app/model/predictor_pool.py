@@ -69,7 +69,7 @@ class PredictorPool:
         """A predictor on each GPU that works, or one on the CPU.
 
         When a GPU has no memory left, the CPU answers; when the CPU has none, it looks at the same region in voxels of
-        twice the edge, which takes an eighth of the memory.
+        about twice the edge, which takes a fifth of the memory or less.
 
         Args:
             checkpoint: weights and specification.
@@ -171,9 +171,9 @@ class _Spare:
 
 
 def coarse_spec(spec: ModelSpec) -> ModelSpec | None:
-    """The same region in voxels of twice the edge; ``None`` where the network cannot be fed with so few."""
-    i, j, k = (extent // 2 // spec.patch_step * spec.patch_step for extent in spec.patch_shape)
-    if min(i, j, k) == 0:
+    """The same region in about half as many voxels along each axis; ``None`` where the network takes no fewer."""
+    i, j, k = (-(-extent // 2 // spec.patch_step) * spec.patch_step for extent in spec.patch_shape)
+    if (i, j, k) == spec.patch_shape:
         return None
     di, dj, dk = (
         edge * extent / fewer for edge, extent, fewer in zip(spec.spacing_mm, spec.patch_shape, (i, j, k), strict=True)

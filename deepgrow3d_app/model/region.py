@@ -8,6 +8,7 @@ region also shrinks around a small structure, and is narrower across a long and 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,9 +22,18 @@ from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
 
 GROWTH = 1.5
 TOUCHING_SHARE = 0.005
+FIRST_CLICKS = 2
+FIRST_FILLED_SHARE = 0.6
 FILLED_SHARE = 0.9
 """Of the region's edge, by the structure's longest. With 0.6, voxels were coarser, and late corrections less exact."""
-TOO_SMALL_SHARE = 0.35
+SHRINK_BELOW = 0.39
+"""A region is looked at again at a finer zoom where that is less than this of its own."""
+NEAR_MM = 20.0
+NEAR_SHARE = 0.25
+"""A background click is looked at where it is this near to the structure, in mm or in shares of its extent.
+
+One far away, where a leak was taken back, says nothing of the rest, and would cost a small structure its detail.
+"""
 EARLY_CLICKS = 3
 EARLY_DETAIL = 2.0
 DETAIL = 3.0
@@ -45,6 +55,8 @@ class Region:
         roi: the region on the source grid (RAS order).
         spacing_mm: voxel edges of the source grid.
         clicks: source voxels that the region contains, as far as its largest zoom allows.
+        click_count: of all clicks, those far away too.
+        unsettled: clicks that the previous mask contradicts: where to look if not all of the structure fits.
         may_shrink: false once it has been settled from a mask, or grown.
     """
 
@@ -53,6 +65,8 @@ class Region:
     roi: Roi
     spacing_mm: Spacing
     clicks: tuple[Index, ...]
+    click_count: int
+    unsettled: tuple[Index, ...]
     may_shrink: bool
 
 
@@ -60,24 +74,41 @@ def first_region(
     spec: ModelSpec,
     source_shape: Sequence[int],
     spacing_mm: Spacing,
-    clicks: Sequence[Index],
+    foreground: Sequence[Index],
     box: Box | None,
+    background: Sequence[Index] = (),
+    unsettled: Sequence[Index] = (),
 ) -> Region:
     """Where to look first: around the clicks and ``box``, that of the previous mask.
 
     Without a mask at zoom 1, unless the clicks are farther apart or the volume is smaller than that.
+
+    Args:
+        spec: see :class:`Region`.
+        source_shape, spacing_mm: of the volume in RAS order.
+        foreground: at least one.
+        box: of the previous mask.
+        background: those far from both are left out.
+        unsettled: see :class:`Region`.
     """
     shape = (source_shape[0], source_shape[1], source_shape[2])
-    low, high = np.min(clicks, axis=0), np.max(clicks, axis=0)
+    low, high = np.min(foreground, axis=0), np.max(foreground, axis=0)
     if box is not None:
         low = np.minimum(low, [extent.start for extent in box])
         high = np.maximum(high, [extent.stop - 1 for extent in box])
+    margin = np.maximum(NEAR_MM / np.array(spacing_mm), NEAR_SHARE * (high - low + 1))
+    near = [index for index in background if (low - margin <= index).all() and (index <= high + margin).all()]
+    clicks = [*foreground, *near]
+    low, high = np.minimum(low, np.min(clicks, axis=0)), np.maximum(high, np.max(clicks, axis=0))
     size_mm = (high - low + 1) * np.array(spacing_mm)
-    zoom = _filling_zoom(spec, size_mm)
+    count = len(foreground) + len(background)
+    zoom = _filling_zoom(spec, size_mm, filled_share(count))
     if box is None:  # nothing is known of the structure's shape: nothing is stretched
         zoom = max(1.0, zoom)
         size_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm) * zoom
-    return _region(spec, zoom, (low + high) / 2, size_mm, shape, spacing_mm, clicks, box is None)
+    whole = Roi.around((0.0, 0.0, 0.0), spec.patch_shape, spec.spacing_mm, shape, spacing_mm)
+    region = Region(spec, zoom, whole, spacing_mm, tuple(clicks), count, tuple(unsettled), may_shrink=box is None)
+    return _at(region, zoom, (low + high) / 2, size_mm, shape)
 
 
 def next_region(region: Region, logits: Tensor) -> Region | None:
@@ -93,35 +124,32 @@ def next_region(region: Region, logits: Tensor) -> Region | None:
     low = np.maximum(np.minimum(low, np.min(region.clicks, axis=0)), 0)
     high = np.minimum(np.maximum(high, np.max(region.clicks, axis=0)), np.array(roi.source_shape) - 1)
     size_mm = (high - low + 1) * np.array(region.spacing_mm)
-    zoom = _filling_zoom(region.spec, size_mm)
+    share = filled_share(region.click_count)
+    zoom = _filling_zoom(region.spec, size_mm, share)
     touched = _touched_axes(positive, roi)
     if touched.any():
         region_mm = step * np.array(region.spacing_mm) * np.array(roi.patch_shape)
-        size_mm = FILLED_SHARE * region_mm * np.where(touched, GROWTH, 1.0)
-        zoom = _filling_zoom(region.spec, size_mm)
-    elif not region.may_shrink or zoom >= region.zoom * TOO_SMALL_SHARE / FILLED_SHARE:
+        size_mm = share * region_mm * np.where(touched, GROWTH, 1.0)
+        zoom = _filling_zoom(region.spec, size_mm, share)
+    elif not region.may_shrink or zoom >= region.zoom * SHRINK_BELOW:
         return None
     middle = (low + high) / 2
-    wanted = _region(region.spec, zoom, middle, size_mm, roi.source_shape, region.spacing_mm, region.clicks, False)
+    wanted = _at(dataclasses.replace(region, may_shrink=False), zoom, middle, size_mm, roi.source_shape)
     return None if np.allclose(wanted.roi.step, roi.step) else wanted
 
 
-def _region(
-    spec: ModelSpec,
-    zoom: float,
-    middle: np.ndarray,
-    size_mm: np.ndarray,
-    shape: Shape,
-    spacing_mm: Spacing,
-    clicks: Sequence[Index],
-    may_shrink: bool,
-) -> Region:
-    least = least_zoom(spec, len(clicks), spacing_mm)
+def _at(region: Region, zoom: float, middle: np.ndarray, size_mm: np.ndarray, shape: Shape) -> Region:
+    """``region`` at another zoom: ``size_mm`` wide or wider about ``middle``, as far as the bounds allow."""
+    spec, spacing_mm = region.spec, region.spacing_mm
+    least = least_zoom(spec, region.click_count, spacing_mm)
     zoom = bounded_zoom(spec, zoom, shape, spacing_mm, least)
-    edges_mm = patch_edges_mm(spec, zoom, size_mm / FILLED_SHARE, least)
+    edges_mm = patch_edges_mm(spec, zoom, size_mm / filled_share(region.click_count), least)
+    if region.unsettled:
+        does_not_fit = size_mm > np.array(edges_mm) * spec.patch_shape
+        middle = np.where(does_not_fit, np.mean(region.unsettled, axis=0), middle)
     ci, cj, ck = (float(position) for position in middle)
     roi = Roi.around((ci, cj, ck), spec.patch_shape, edges_mm, shape, spacing_mm)
-    return Region(spec, zoom, roi, spacing_mm, tuple(clicks), may_shrink)
+    return dataclasses.replace(region, zoom=zoom, roi=roi)
 
 
 def patch_edges_mm(spec: ModelSpec, zoom: float, region_mm: np.ndarray, least_zoom: float = 0.0) -> Spacing:
@@ -149,16 +177,21 @@ def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm:
     return min(max(zoom, spec.min_zoom, least), coarsest)
 
 
+def filled_share(clicks: int) -> float:
+    """How much of the region's edge a structure is to fill after so many clicks."""
+    return FIRST_FILLED_SHARE if clicks <= FIRST_CLICKS else FILLED_SHARE
+
+
 def least_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
     """The least zoom for so many clicks, by ``EARLY_DETAIL`` and ``DETAIL``."""
     parts = EARLY_DETAIL if clicks <= EARLY_CLICKS else DETAIL
     return min(spacing_mm) / parts / min(spec.spacing_mm)
 
 
-def _filling_zoom(spec: ModelSpec, size_mm: np.ndarray) -> float:
-    """The zoom at which a box of ``size_mm`` fills its share of the region."""
+def _filling_zoom(spec: ModelSpec, size_mm: np.ndarray, share: float) -> float:
+    """The zoom at which a box of ``size_mm`` fills ``share`` of the region."""
     region_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm)
-    return float((size_mm / (FILLED_SHARE * region_mm)).max())
+    return float((size_mm / (share * region_mm)).max())
 
 
 def _touched_axes(positive: np.ndarray, roi: Roi) -> np.ndarray:

@@ -14,6 +14,9 @@ from deepgrow3d_app.click.guidance import Point
 from deepgrow3d_app.volume.boxed_mask import NOWHERE, Box, BoxedMask
 from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
 
+THIN_SHARE = 0.3
+"""A volume is thin along an axis on which it covers less of the region."""
+
 
 @dataclass(frozen=True, slots=True)
 class Roi:
@@ -79,12 +82,17 @@ class Roi:
         )
         return i, j, k
 
+    def holds(self, source_index: Index) -> bool:
+        """Whether a source voxel's centre lies in the patch."""
+        return all(-0.5 <= p <= n - 0.5 for p, n in zip(self.to_patch(source_index), self.patch_shape, strict=True))
+
     def crop(self, source: npt.NDArray[np.generic], fill: float) -> Tensor:
         """The region of a source array (of ``source_shape``) as a float32 patch (i, j, k).
 
         Linear interpolation; where the patch is coarser than the source, a triangle as wide as the
         patch voxel averages what would otherwise alias. Patch voxels with their centre outside the
-        volume get ``fill``.
+        volume get ``fill``; but beyond a thin volume, one or a few slices, they repeat its border: between
+        layers of air it would look like nothing that a network knows.
         """
         return self.crop_covered(source[self.source_box], fill)
 
@@ -99,12 +107,15 @@ class Roi:
                 positions - box[axis].start, box[axis].stop - box[axis].start, max(1.0, self.step[axis])
             )
             patch = torch.movedim(torch.tensordot(matrix, patch, dims=([1], [axis])), 0, axis)
-            beyond = (positions < -0.5) | (positions > extent - 0.5)
-            outside |= beyond.reshape([-1 if other == axis else 1 for other in range(3)])
+            if extent >= THIN_SHARE * self.step[axis] * self.patch_shape[axis]:
+                outside |= _along(axis, ~_within(positions, extent))
         return patch.masked_fill(outside, fill)
 
     def restore(self, logits: Tensor) -> BoxedMask:
         """Where the interpolated ``logits`` are positive, on the source grid.
+
+        Patch voxels with their centre outside the volume have no say: the network sees no tissue there, and would take
+        some from the volume's first and last slices.
 
         Args:
             logits: float (i, j, k) of ``patch_shape``.
@@ -125,8 +136,27 @@ class Roi:
                 return BoxedMask(self.source_shape, NOWHERE, np.zeros((0, 0, 0), np.bool_))
             positions = (torch.arange(box[axis].start, box[axis].stop) - self.start[axis]) / self.step[axis] - 0.5
             matrix = _interpolation(positions, self.patch_shape[axis], max(1.0, 1.0 / self.step[axis]))
+            centres = self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
+            matrix = _renormalised(matrix, _within(centres, self.source_shape[axis]))
             values = torch.movedim(torch.tensordot(matrix, values, dims=([1], [axis])), 0, axis)
         return BoxedMask(self.source_shape, (box[0], box[1], box[2]), (values > 0).numpy())
+
+
+def _within(positions: Tensor, extent: int) -> Tensor:
+    """Which source positions lie in a volume of ``extent`` voxels: bool, of the same shape."""
+    return (positions >= -0.5) & (positions <= extent - 0.5)
+
+
+def _along(axis: int, values: Tensor) -> Tensor:
+    """``values`` (n) as an array (i, j, k) that has one step along the other axes."""
+    return values.reshape([-1 if other == axis else 1 for other in range(3)])
+
+
+def _renormalised(weights: Tensor, kept: Tensor) -> Tensor:
+    """``weights`` (positions, count) of the ``kept`` samples alone, rows sum to 1; where none is, as they are."""
+    inside = weights * kept
+    total = inside.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, inside / total.clamp(min=1e-6), weights)
 
 
 def _interpolation(positions: Tensor, count: int, width: float) -> Tensor:

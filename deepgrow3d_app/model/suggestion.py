@@ -18,7 +18,7 @@ BLOCK = 4
 """Patch voxels: doubt is averaged over blocks, so that one odd voxel suggests nothing."""
 
 TAKEN = 2
-"""Patch voxels around a click, along each axis, in which no other click is suggested."""
+"""Patch voxels around a click, along each axis, in which no other click is suggested; a stored voxel at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Suggestion:
     Attributes:
         index: on the volume's stored grid, (i, j, k).
         doubt: how unsure the network is around it: 0 certain, 1 it could be either.
-        is_inside: whether the mask holds it now.
+        is_inside: whether the mask holds it now; from :func:`least_sure`, on which side of its border the network is.
     """
 
     index: Index
@@ -50,7 +50,8 @@ def least_sure(logits: Tensor, roi: Roi, clicked: Sequence[Point] = ()) -> Sugge
     doubt = 1 - torch.tanh(logits.float().abs() / 2)  # 1 - |2p - 1| for p the logistic function of the logit
     doubt = torch.where(_within(roi), doubt, 0)
     for point in clicked:
-        box = tuple(slice(max(0, math.ceil(p - TAKEN)), max(0, math.floor(p + TAKEN) + 1)) for p in point)
+        reach = [(p, max(TAKEN, 1 / step)) for p, step in zip(point, roi.step, strict=True)]
+        box = tuple(slice(max(0, math.ceil(p - taken)), max(0, math.floor(p + taken) + 1)) for p, taken in reach)
         doubt[box] = 0
     share = avg_pool3d(inside[None].float(), BLOCK)[0]
     has_border = max_pool3d(share[None], 3, 1, 1)[0] - -max_pool3d(-share[None], 3, 1, 1)[0] > 0

@@ -15,6 +15,8 @@ Mask = npt.NDArray[np.uint8]
 """A segmentation on a volume's grid: uint8 (i, j, k), 0 outside and 1 (or a label value) inside."""
 
 CT_AIR_THRESHOLD_HU = -200
+CT_AIR_SHARE = 2e-5
+"""Of a CT, more voxels than this are air or lung. In an MR, resampling may leave a few that are far below zero."""
 VOXEL_EDGE_LIMITS_MM = (1e-4, 1e3)
 
 
@@ -78,8 +80,9 @@ class Volume:
             return self.modality == "CT"
         if self.holds_hu is not None:
             return self.holds_hu
-        ends = (float(self.array.min()), float(self.array.max()))  # a negative slope swaps them
-        return min(end * self.slope + self.intercept for end in ends) <= CT_AIR_THRESHOLD_HU
+        threshold = (CT_AIR_THRESHOLD_HU - self.intercept) / self.slope
+        is_air = self.array <= threshold if self.slope > 0 else self.array >= threshold
+        return int(np.count_nonzero(is_air)) > CT_AIR_SHARE * self.array.size
 
 
 def check_affine(affine: Affine, name: str) -> None:

@@ -142,6 +142,21 @@ def test_the_previous_mask_is_the_fourth_input_and_sizes_the_region():
     assert not rule.seen[-1][3].any()
 
 
+def test_a_background_click_far_away_changes_nothing_but_its_voxel():
+    """A leak was taken back there. Drawn at the patch's border, the click would mean the tissue there."""
+    volume, _, centre = phantom((24, 20, 90))
+    engine = Rule(bright)
+    predictor = Predictor(SPEC, engine)
+    clicks = [Click(centre), Click((centre[0], centre[1], centre[2] + 2)), Click((centre[0] - 9, centre[1], centre[2]))]
+    clicks[2] = Click(clicks[2].index, is_positive=False)
+    before = predictor.predict(volume, clicks[:2]).mask
+    near = predictor.predict(volume, clicks, before)
+    far = predictor.predict(volume, [*clicks, Click((centre[0], centre[1], 89), is_positive=False)], before)
+    assert far.region.roi == near.region.roi
+    assert torch.equal(engine.seen[-1], engine.seen[-1 - far.passes])
+    np.testing.assert_array_equal(far.mask, near.mask)
+
+
 def test_bad_clicks_and_masks_are_refused():
     volume, _, centre = phantom()
     predictor = Predictor(SPEC, Rule(bright))

@@ -145,3 +145,6 @@ def test_a_coarse_look_covers_the_same_millimetres():
     assert coarse.patch_shape == (16, 16, 16)
     assert coarse.spacing_mm == (4.0, 4.0, 6.0)
     assert coarse_spec(coarse) is None
+    served = coarse_spec(ModelSpec(patch_shape=(80, 80, 80), channels=(32, 64, 128, 192)))
+    assert served is not None
+    assert served.patch_shape == (48, 48, 48), "rounded up: of 32, too little can be seen"

@@ -28,8 +28,8 @@ def test_no_look_is_much_finer_than_the_image(clicks, edge_mm):
 
 def test_the_finest_edge_of_the_image_counts():
     flat = (slice(40, 41), slice(40, 41), slice(40, 41))
-    assert voxel_mm(1, (2.0, 2.0, 5.0), flat) == pytest.approx(1.0)
-    assert voxel_mm(1, (0.8, 0.8, 5.0), flat) == pytest.approx(0.5)
+    assert voxel_mm(3, (2.0, 2.0, 5.0), flat) == pytest.approx(1.0)
+    assert voxel_mm(3, (0.8, 0.8, 5.0), flat) == pytest.approx(0.5)
 
 
 def test_a_coarse_image_is_never_looked_at_from_farther_than_all_of_it():
@@ -37,17 +37,44 @@ def test_a_coarse_image_is_never_looked_at_from_farther_than_all_of_it():
     assert region.zoom * 2.0 * 16 == pytest.approx(80.0)
 
 
-def test_a_mask_fills_its_share_of_the_region_however_few_the_clicks():
-    box = (slice(10, 90), slice(40, 50), slice(40, 50))
-    region = first_region(SPEC, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)], box)
-    assert 80 / (region.zoom * 2.0 * 16) == pytest.approx(0.9)
+@pytest.mark.parametrize(("clicks", "share"), [(1, 0.6), (2, 0.6), (3, 0.9), (15, 0.9)])
+def test_a_mask_fills_its_share_of_the_region(clicks, share):
+    """Less of it after the first clicks: seen from near, with one click, a whole structure is drawn far too small."""
+    box = (slice(20, 80), slice(40, 50), slice(40, 50))
+    region = first_region(SPEC, (200, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)] * clicks, box)
+    assert 60 / (region.zoom * 2.0 * 16) == pytest.approx(share)
     assert region.roi.step[0] == pytest.approx(region.zoom * 2.0)
+
+
+SMALL = (slice(45, 55), slice(45, 55), slice(45, 55))
+
+
+def test_a_background_click_far_away_does_not_widen_the_region():
+    clicks = [(50, 50, 50)] * 3
+    alone = first_region(SPEC, (400, 100, 100), (1.0, 1.0, 1.0), clicks, SMALL, [(60, 50, 50)] * 2)
+    region = first_region(SPEC, (400, 100, 100), (1.0, 1.0, 1.0), clicks, SMALL, [(60, 50, 50), (390, 50, 50)])
+    assert region.roi == alone.roi
+    assert region.clicks == (*clicks, (60, 50, 50))
+    leaking = (slice(45, 391), slice(45, 55), slice(45, 55))
+    assert first_region(SPEC, (400, 100, 100), (1.0, 1.0, 1.0), clicks, leaking, [(390, 50, 50)]).zoom > 4 * alone.zoom
+
+
+def test_where_not_all_of_a_structure_fits_the_region_holds_the_click_that_the_mask_contradicts():
+    """A vessel of 400 mm, and regions of 128 mm at most."""
+    mask = (slice(10, 300), slice(45, 55), slice(45, 55))
+    for at in (20, 310, 399):
+        clicks = [(100, 50, 50), (200, 50, 50), (at, 50, 50)]
+        region = first_region(SPEC, (400, 100, 100), (1.0, 1.0, 1.0), clicks, mask, [], [(at, 50, 50)])
+        assert region.zoom == SPEC.max_zoom
+        assert region.roi.holds((at, 50, 50))
+        again = next_region(region, torch.full(SPEC.patch_shape, 1.0))
+        assert again is None or again.roi.holds((at, 50, 50))
 
 
 def test_across_a_long_structure_voxels_are_finer():
     """80 x 54 x 10 voxels of 1 mm: along the second axis as fine as its length allows, along the third one by 1.5."""
     box = (slice(10, 90), slice(20, 74), slice(40, 50))
-    region = first_region(SPEC, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)], box)
+    region = first_region(SPEC, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)] * 3, box)
     widest = 80 / 0.9 / 16
     assert np.allclose(region.roi.step, (widest, max(54 / 0.9 / 16, widest / 1.5), widest / 1.5))
 
@@ -60,13 +87,13 @@ def test_without_a_mask_the_region_is_as_wide_as_it_is_long():
 def test_a_spec_may_forbid_stretching():
     box = (slice(10, 90), slice(40, 50), slice(40, 50))
     spec = dataclasses.replace(SPEC, stretch=1.0)
-    region = first_region(spec, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)], box)
+    region = first_region(spec, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)] * 3, box)
     assert np.allclose(region.roi.step, 80 / 0.9 / 16)
 
 
 def test_a_fixed_region_is_never_stretched():
     box = (slice(10, 90), slice(40, 50), slice(40, 50))
-    region = first_region(CLASSIC_SPEC, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)], box)
+    region = first_region(CLASSIC_SPEC, (100, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)] * 3, box)
     assert region.roi.step == CLASSIC_SPEC.spacing_mm
 
 
@@ -80,7 +107,7 @@ def vessel(spec, axis):
     """The region of a mask of 60 x 20 x 20 voxels of 1 mm, the longest along ``axis``."""
     box = [slice(90, 110)] * 3
     box[axis] = slice(70, 130)
-    return first_region(spec, (200, 200, 200), (1.0, 1.0, 1.0), [(100, 100, 100)], (box[0], box[1], box[2]))
+    return first_region(spec, (200, 200, 200), (1.0, 1.0, 1.0), [(100, 100, 100)] * 3, (box[0], box[1], box[2]))
 
 
 @pytest.mark.parametrize("axis", range(3))

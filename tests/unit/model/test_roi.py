@@ -82,6 +82,24 @@ def test_a_ball_survives_the_way_in_and_out():
     assert 2 * (back & ball).sum() / (back.sum() + ball.sum()) > 0.97
 
 
+@pytest.mark.parametrize("extent", [1, 2, 5])
+def test_what_the_network_says_beyond_the_volume_takes_nothing_from_its_end_slices(extent):
+    """Thick slices: a stored voxel is as wide as ten patch voxels, of which those beside the volume are air."""
+    roi = Roi.around((2.0, 2.0, 0.0), (8, 8, 60), (1.0, 1.0, 1.0), (8, 8, extent), (1.0, 1.0, 10.0))
+    logits = torch.full((8, 8, 60), -10.0)
+    inside = [n for n in range(60) if -0.5 <= roi.start[2] + (n + 0.5) * roi.step[2] <= extent - 0.5]
+    logits[:, :, inside] = 1.0
+    assert roi.restore(logits).voxels == 8 * 8 * extent
+
+
+def test_beside_a_thin_volume_its_border_is_repeated():
+    source = np.arange(64, dtype=np.int16).reshape(8, 8, 1)
+    thin = Roi.around((4.0, 4.0, 0.0), (8, 8, 8), (1.0, 1.0, 1.0), (8, 8, 1), (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(thin.crop(source, -7), np.repeat(source, 8, axis=2))
+    thick = Roi.around((4.0, 4.0, 0.0), (8, 8, 8), (1.0, 1.0, 1.0), (8, 8, 4), (1.0, 1.0, 1.0))
+    assert (thick.crop(np.repeat(source, 4, axis=2), -7) == -7).sum() == 8 * 8 * 4
+
+
 def test_what_is_positive_beyond_the_volume_only_is_nothing():
     roi = Roi((-8.0, 0.0, 0.0), (1.0, 1.0, 1.0), (16, 4, 4), (1, 4, 4))
     logits = torch.full((16, 4, 4), -1.0)

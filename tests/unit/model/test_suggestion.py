@@ -59,6 +59,19 @@ def test_only_voxels_of_the_volume_are_suggested():
     assert suggestion.index == (3, 4, 4)
 
 
+class Always:
+    """An engine that gives one answer."""
+
+    device = "rule"
+    input_device = torch.device("cpu")
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def __call__(self, inputs):
+        return self.logits.clone()
+
+
 class DoubtAt:
     """An engine that is sure of a half, but for a voxel of the patch."""
 
@@ -81,6 +94,29 @@ def test_the_suggestion_is_on_the_stored_grid(flips):
     wanted = tuple(place if flip == 1 else 15 - place for place, flip in zip((6, 5, 10), flips, strict=True))
     assert prediction.suggestion.index == wanted
     assert prediction.suggestion.is_inside == bool(prediction.mask[wanted])
+
+
+def test_a_suggestion_says_on_which_side_of_the_returned_mask_it_lies():
+    """With thick slices, the mask of a stored voxel is not the sign of one patch voxel."""
+    spec = ModelSpec(patch_shape=SHAPE, spacing_mm=(1.0, 1.0, 1.0), min_zoom=1.0, max_zoom=1.0)
+    for edge_mm, place in itertools.product((3.0, 5.0), range(6, 10)):
+        logits = torch.full(SHAPE, -3.0)
+        logits[:, :, place:] = 3.0
+        logits[6, 5, place - 1] = 0.1
+        volume = Volume(np.zeros((16, 16, 4), np.int16), np.diag([1.0, 1.0, edge_mm, 1.0]), name="v")
+        prediction = Predictor(spec, Always(logits)).predict(volume, [Click((12, 12, 3))])
+        assert prediction.suggestion is not None
+        assert prediction.suggestion.is_inside == bool(prediction.mask[prediction.suggestion.index])
+
+
+def test_no_clicked_slice_is_suggested_however_thick():
+    roi = Roi((-0.5, -0.5, -0.5), (1.0, 1.0, 0.1), SHAPE, (16, 16, 2))
+    logits = torch.full(SHAPE, 9.0)
+    logits[:8] = -9.0
+    logits[7, 4, 8] = 0.0  # four patch voxels from the click, in the same stored voxel
+    clicked = (7, 4, 0)
+    suggestion = least_sure(logits, roi, [roi.to_patch(clicked)])
+    assert suggestion is None or suggestion.index != clicked
 
 
 def test_nothing_is_suggested_beside_a_click():

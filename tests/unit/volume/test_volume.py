@@ -52,6 +52,14 @@ def test_small_voxels_are_accepted():
     assert Volume(VOXELS, np.diag((0.01, 0.01, 0.01, 1.0))).spacing_mm == pytest.approx((0.01,) * 3)
 
 
+def test_a_few_dark_voxels_make_no_ct_of_an_mr():
+    values = np.random.default_rng(0).integers(0, 4000, (60, 60, 40)).astype(np.int16)
+    values[3, 4, 5] = values[30, 40, 20] = -250
+    assert not Volume(values, np.eye(4)).is_ct
+    values[:, :, 0] = -1000
+    assert Volume(values, np.eye(4)).is_ct
+
+
 @pytest.mark.parametrize(("modality", "is_ct"), [("CT", True), ("MR", False), ("OT", False), (None, False)])
 def test_a_known_modality_is_believed(modality, is_ct):
     soft_tissue = np.array([20, 80], np.int16).reshape(1, 1, 2)
