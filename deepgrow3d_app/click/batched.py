@@ -86,7 +86,7 @@ def next_clicks(
     Args:
         truths, masks: bool (n, i, j, k) on one device.
         clicked: for each patch, the voxels that carry a click. None of them is returned, and they count as
-            corrected, as in :class:`~deepgrow3d_app.click.simulator.ClickSimulator`.
+            corrected: a new click keeps its distance from an earlier one that was in vain.
         policies: for each patch, how to choose.
         miss_voxels: for each patch, the standard deviation along each axis by which a ``DISPLACED`` click misses.
         generators: for each patch, the source of its randomness: no patch depends on which others it is with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,11 @@ class Variant:
     name: str
     meaning: str
     runs: tuple[ShortRun, ...]
+
+    @property
+    def training_s(self) -> float:
+        """Wall-clock time of a training: the median over the seeds."""
+        return statistics.median(run.training_s for run in self.runs)
 
     def mean(self, data: Data) -> dict[int, float]:
         """Over the seeds, by number of clicks."""

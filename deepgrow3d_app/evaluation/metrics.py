@@ -21,6 +21,8 @@ from deepgrow3d_app.volume.boxed_mask import Box, bounding_box
 from deepgrow3d_app.volume.geometry import Spacing
 
 MAP_MARGIN_MM = 10.0
+MAX_MAP_MARGIN = 32
+"""In voxels: of fine ones, 10 mm would be gigabytes."""
 ROUNDING = 1e-6
 
 
@@ -94,7 +96,8 @@ class Reference:
     def _truth_map(self, truth: Surface, answer: Surface) -> DistanceMap:
         """Distances to the truth: kept from mask to mask, and measured anew only when one reaches beyond them."""
         if self._map is None or not self._map.covers(answer.corners):
-            margin = np.ceil(MAP_MARGIN_MM / np.array(self._spacing_mm)).astype(np.intp)[:, None]
+            margin_mm = np.ceil(MAP_MARGIN_MM / np.array(self._spacing_mm)).astype(np.intp)
+            margin = np.minimum(margin_mm, MAX_MAP_MARGIN)[:, None]
             low, high = bounds(truth.corners, answer.corners)
             self._map = DistanceMap.of(truth, low - margin, high + margin, self._spacing_mm)
         return self._map

@@ -19,6 +19,7 @@ from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.click.simulator import ClickSimulator
 from deepgrow3d_app.evaluation.results import Trial
 from deepgrow3d_app.evaluation.summary import Series
+from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.boxed_mask import Box, bounding_box
 from deepgrow3d_app.volume.geometry import AxisOrder, Index, Scalar, Spacing
 from deepgrow3d_app.volume.volume import Mask, Volume
@@ -91,7 +92,7 @@ def draw_worst(volume: Volume, truth: Region, mask: Mask, trial: Trial) -> Worst
         mask: uint8 (i, j, k), the last answer on the same grid; its outline is red.
         trial: whose clicks are drawn.
     """
-    simulator = ClickSimulator(volume.spacing_mm, "deepest")
+    simulator = ClickSimulator(volume.spacing_mm)
     # Where nothing is wrong, the middle of the structure: that is where an untouched one is clicked.
     target = simulator.next_click(truth, mask != 0) or simulator.next_click(truth, np.zeros_like(truth))
     clicks = [Click(r.index, bool(r.is_positive)) for r in trial.rounds if r.index is not None]
@@ -107,8 +108,8 @@ def draw_mask(
     through: Index | None = None,
     title: str = "",
 ) -> None:
-    """Write the picture of :func:`mask_png` to ``file``."""
-    file.write_bytes(mask_png(volume, mask, clicks, truth, through, title))
+    """Write the picture of :func:`mask_png` to ``file``, or, on a full disk, nothing."""
+    replace_file(file, io.BytesIO(mask_png(volume, mask, clicks, truth, through, title)))
 
 
 def mask_png(

@@ -40,7 +40,7 @@ class Method(Interface):
 
 def perfect_user(volume: Volume) -> Annotator:
     """Clicks the deepest voxel of the largest error."""
-    simulator = ClickSimulator(volume.spacing_mm, "deepest")
+    simulator = ClickSimulator(volume.spacing_mm)
 
     def next_click(truth: Region, mask: Mask | None, taken: Sequence[Index]) -> Click | None:
         inside = np.zeros_like(truth) if mask is None else mask.view(np.bool_)

@@ -27,7 +27,7 @@ def structure_seeds(images: StudiesDatastore, image: str, tag: str) -> dict[str,
     mask, affine = read_mask(images.label_file(image, tag))
     names = {segment.name: segment.value for segment in segments_of(images.get_label_info(image, tag))}
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    simulator = ClickSimulator((float(spacing[0]), float(spacing[1]), float(spacing[2])), "deepest")
+    simulator = ClickSimulator((float(spacing[0]), float(spacing[1]), float(spacing[2])))
     seeds = {}
     for name, value in structures_in(mask, names).items():
         click = simulator.next_click(mask == value, np.zeros(mask.shape, np.bool_), [])

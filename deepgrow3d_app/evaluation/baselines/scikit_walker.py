@@ -70,12 +70,17 @@ class ScikitWalker:
         for axis in range(3):
             for face in (0, -1):
                 np.moveaxis(seeds, axis, 0)[face] = BACKGROUND
+        centres = []
         for click, index in zip(clicks, indices, strict=True):
             i, j, k = (
                 min(max(round(position), 1), extent - 2)
                 for position, extent in zip(roi.to_patch(index), patch.shape, strict=True)
             )
             seeds[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2] = FOREGROUND if click.is_positive else BACKGROUND
+            centres.append((i, j, k))
+        if not (seeds == FOREGROUND).any():  # all covered by later clicks: the whole region would be the structure
+            for click, centre in zip(clicks, centres, strict=True):
+                seeds[centre] = FOREGROUND if click.is_positive else seeds[centre]
         with warnings.catch_warnings():
             # scikit-image remarks on every call that a solver that is not installed would be faster.
             warnings.simplefilter("ignore")

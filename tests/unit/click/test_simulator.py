@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.click.simulator import ClickSimulator
@@ -50,9 +51,36 @@ def test_nothing_to_correct_gives_no_click():
     assert ClickSimulator((1.0, 1.0, 1.0)).next_click(truth, truth) is None
 
 
-@given(masks, masks, st.sampled_from(["deepest", "sampled"]))
-def test_clicks_land_on_errors_with_the_right_sign_and_never_twice(truth, mask, policy):
-    simulator = ClickSimulator((1.0, 2.0, 3.0), policy, np.random.default_rng(0))
+spacings = st.tuples(*[st.sampled_from([0.5, 1.0, 3.0, 7.5])] * 3)
+
+
+@given(masks, masks, spacings, st.sets(st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 3)), max_size=4))
+def test_the_deepest_free_voxel_of_the_largest_error_as_the_protocol_says(truth, mask, spacing_mm, taken):
+    """Voxels that were clicked in vain stay a part of their error: they are only not clicked again."""
+    click = ClickSimulator(spacing_mm).next_click(truth, mask, taken)
+    free = np.ones(truth.shape, bool)
+    free[tuple(np.array(list(taken), int).reshape(-1, 3).T)] = False
+    errors = []
+    for kind in (truth & ~mask, mask & ~truth):
+        numbers, count = ndimage.label(kind, np.ones((3, 3, 3)))
+        errors += [numbers == number for number in range(1, count + 1)]
+    if not mask.any():
+        errors = [truth]  # nothing was drawn: all pieces of the structure are one error
+    errors = [error for error in errors if (error & free).any()]
+    if not errors:
+        assert click is None
+        return
+    assert click is not None
+    largest = max(int(error.sum()) for error in errors)
+    (hit,) = [error for error in errors if error[click.index]]
+    assert hit.sum() == largest
+    depth_mm = ndimage.distance_transform_edt(np.pad(hit, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1] * free
+    assert np.isclose(depth_mm[click.index], depth_mm.max(), rtol=1e-5)
+
+
+@given(masks, masks)
+def test_clicks_land_on_errors_with_the_right_sign_and_never_twice(truth, mask):
+    simulator = ClickSimulator((1.0, 2.0, 3.0))
     clicked: list[tuple[int, int, int]] = []
     for _ in range(4):
         click = simulator.next_click(truth, mask, clicked)
