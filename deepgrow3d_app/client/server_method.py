@@ -16,6 +16,7 @@ import numpy as np
 import requests
 
 from deepgrow3d_app.click.click import Click
+from deepgrow3d_app.client.http import HttpSession, refuse_strangers, without_user
 from deepgrow3d_app.errors import ServerFault
 from deepgrow3d_app.evaluation.results import MethodRecord
 from deepgrow3d_app.volume.files import read_mask
@@ -40,24 +41,21 @@ class ServerMethod:
         url: of the server, for example ``http://127.0.0.1:8000``.
         model: the name of the server's model.
         name: what tables call it.
+        token: whose calls these are; "" where nobody has to sign in.
 
     Raises:
         ServerFault: nothing answers at ``url``, or it has no such model.
+        InvalidRequest: it wants to know who calls.
     """
 
-    def __init__(self, url: str, model: str = "deepgrow3d", name: str = SERVER) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str, model: str = "deepgrow3d", name: str = SERVER, token: str = "") -> None:
+        self._url = without_user(url)
         self._model = model
-        self._http = requests.Session()
-        self._http.trust_env = False  # a proxy of the environment must not be asked for 127.0.0.1
+        self._http = HttpSession(token)
         self._volume: Volume | None = None
         self._session_id = ""
         self._client_id = ""
-        info = self._request("GET", "/info/").json()
-        if model not in info.get("models", {}):
-            raise ServerFault(self._url, f"it has no model '{model}', only {', '.join(info.get('models', {}))}")
-        details = {"server": self._url, "app": str(info.get("name")), "version": str(info.get("version"))}
-        self.record = MethodRecord(name, {**details, "model": model})
+        self.record = MethodRecord(name, self._details())
 
     def __enter__(self) -> ServerMethod:
         return self
@@ -73,7 +71,7 @@ class ServerMethod:
         """See :class:`~deepgrow3d_app.evaluation.protocol.Method`.
 
         Raises:
-            ServerFault: the server is gone, refuses, or answers with another grid.
+            ServerFault: the server is gone, refuses, answers with another grid, or serves another network meanwhile.
         """
         if volume is not self._volume:
             with contextlib.suppress(ServerFault):  # it may have expired meanwhile
@@ -101,7 +99,23 @@ class ServerMethod:
         check_grid(mask.shape, affine, volume, "The server's mask")
         return np.asarray(mask > 0).view(np.uint8)
 
+    def _details(self) -> dict[str, str]:
+        """What decides the answers: which network."""
+        info = self._request("GET", "/info/").json()
+        models = info.get("models", {})
+        if self._model not in models:
+            raise ServerFault(self._url, f"it has no model '{self._model}', only {', '.join(models)}")
+        return {
+            "server": self._url,
+            "app": str(info.get("name")),
+            "version": str(info.get("version")),
+            "model": self._model,
+            "sha256": str(models[self._model].get("sha256")),
+        }
+
     def _enter_session(self, volume: Volume) -> None:
+        if self._details() != self.record.details:
+            raise ServerFault(self._url, "it serves another network than at the start of this evaluation")
         image: Any = NIFTI1_IMAGE(volume.array, volume.affine)
         image.header.set_slope_inter(volume.slope, volume.intercept)
         image.header.set_xyzt_units("mm")
@@ -122,6 +136,7 @@ class ServerMethod:
             answer = self._http.request(method, self._url + path, timeout=TIMEOUT_S, **kwargs)
         except requests.RequestException as error:
             raise ServerFault(self._url, f"it does not answer ({type(error).__name__})") from error
+        refuse_strangers(answer)
         if not answer.ok:
             raise ServerFault(self._url, f"{method} {path} was answered with {answer.status_code}: {answer.text[:300]}")
         return answer

@@ -8,7 +8,8 @@ from typing import Any
 
 import requests
 
-from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound, ServerFault
+from deepgrow3d_app.client.http import HttpSession, reason_of, refuse_strangers, without_user
+from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound, ServerFault, TrainingError
 
 ANSWER_S = 60
 
@@ -18,30 +19,36 @@ class TrainingClient:
 
     Args:
         url: its address, as printed when it starts.
+        token: whose calls these are; "" where nobody has to sign in.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str, token: str = "") -> None:
+        self._url = without_user(url)
+        self._http = HttpSession(token)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON that ``METHOD path`` answers.
 
         Raises:
             InvalidRequest, NotFound, Busy: the server refuses; the message is its own.
-            ServerFault: it does not answer as it should.
+            ServerFault: it does not answer.
+            TrainingError: it answers that it cannot, for want of room on its disk for one.
         """
         try:
-            response = requests.request(method, self._url + path, json=body, timeout=ANSWER_S)
-            content = response.json()
-        except (requests.RequestException, ValueError) as error:
+            response = self._http.request(method, self._url + path, json=body, timeout=ANSWER_S)
+            content = response.json() if response.ok else None
+        except requests.exceptions.InvalidJSONError as error:  # of the order, or of the answer
+            raise InvalidRequest(f"This cannot be asked for: {error}") from error
+        except requests.RequestException as error:
             raise ServerFault(self._url, str(error)) from error
         if response.ok:
             return content
-        reason = content.get("detail", response.reason) if isinstance(content, dict) else response.reason
+        refuse_strangers(response)
+        reason = reason_of(response)
         if response.status_code == HTTPStatus.NOT_FOUND:
             raise NotFound(reason)
         if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             raise Busy(reason)
         if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise InvalidRequest(str(reason))
-        raise ServerFault(self._url, str(reason))
+            raise InvalidRequest(reason)
+        raise TrainingError(f"The server at '{self._url}' cannot do it now. {reason}")

@@ -83,9 +83,10 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         return True
 
     def info(self) -> dict[str, Any]:
-        """What viewers are told, for the weights that are served now, and what computes."""
+        """What viewers are told, for the weights that are served now: which these are, and what computes."""
         predictors = self._model.loaded.predictors
-        return {**super().info(), "labels": list(predictors.spec.labels), "devices": list(predictors.devices)}
+        own = {"labels": list(predictors.spec.labels), "devices": list(predictors.devices)}
+        return {**super().info(), **own, "sha256": self._model.digest()}
 
     def get_path(self, validate: bool = True) -> str:
         """The checkpoint file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -96,11 +97,12 @@ class ServedModel:
         return self._loaded
 
     def digest(self) -> str:
-        """The sha256 of the file that the model in memory was made from, as far as it is still there."""
+        """The sha256 of the file that the model in memory was made from; "" where it was gone before anybody asked."""
         version = self._loaded.version
         if self._digest[0] != version:
-            self._digest = (version, sha256_of(self.path))
-        return self._digest[1]
+            with contextlib.suppress(OSError):
+                self._digest = (version, sha256_of(self.path))
+        return self._digest[1] if self._digest[0] == version else ""
 
     @property
     def versions(self) -> Versions:

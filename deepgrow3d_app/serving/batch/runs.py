@@ -53,13 +53,14 @@ class ImageOutcome(BaseModel):
 
 
 class BatchState(BaseModel):
-    """Where a pre-annotation stands."""
+    """Where a pre-annotation stands; ``error`` is why it was interrupted, as far as this server knows."""
 
     status: Literal["RUNNING", "DONE", "STOPPED", "INTERRUPTED"]
     order: BatchOrder
     started: float
     ended: float | None = None
     images: dict[str, ImageOutcome]
+    error: str = ""
 
     @property
     def done(self) -> int:
@@ -94,6 +95,7 @@ class BatchRuns:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._fault = ""
 
     def start(self, order: BatchOrder) -> BatchState:
         """Begin.
@@ -156,7 +158,7 @@ class BatchRuns:
         except (OSError, ValidationError):
             return None
         if state.status == "RUNNING" and not Attendance(self._folder).is_held():
-            state = state.model_copy(update={"status": "INTERRUPTED"})
+            state = state.model_copy(update={"status": "INTERRUPTED", "error": self._fault})
         return state
 
     def close(self) -> None:
@@ -200,6 +202,7 @@ class BatchRuns:
         attendance = Attendance(self._folder)
         attendance.begin()
         self._stopped.clear()
+        self._fault = ""
         self._write(state)
         self._thread = threading.Thread(target=self._work, args=(state, attendance), name="batch", daemon=True)
         self._thread.start()
@@ -218,6 +221,7 @@ class BatchRuns:
             is_done = state.done == len(state.images)
             self._write(state.model_copy(update={"status": "DONE" if is_done else "STOPPED", "ended": time.time()}))
         except OSError as error:
+            self._fault = f"its state cannot be written ({error.strerror})"  # nor can this: it is kept in memory
             logger.error("The pre-annotation stopped: %s", error)  # noqa: TRY400 - the message says it all
         finally:
             attendance.end()
