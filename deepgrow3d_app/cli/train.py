@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from deepgrow3d_app.cli.app import app, command_line, console
+from deepgrow3d_app.cli.app import PlainProgress, app, command_line, console
 from deepgrow3d_app.errors import DeepGrow3DError
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of all randomness.", show_default="the plan's")] = None,
     held_out: Annotated[
         int,
-        typer.Option(help="Cases at the end of a folder that are kept for validation, if it is not prepared.", min=0),
+        typer.Option(
+            help="Cases at the end of a folder that are kept for validation, if it is not prepared; with them, all "
+            "others of their patients.",
+            min=0,
+        ),
     ] = 40,
     start_from: Annotated[Path | None, typer.Option(help="Start from this checkpoint's weights, and its spec.")] = None,
     workers: Annotated[
@@ -84,7 +88,10 @@ def train(
     with joined() as ranks, ProgressBar(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("loading cases", total=1.0, visible=ranks.is_first)
 
+        plain = PlainProgress()
+
         def show(progress: Progress) -> None:
+            plain.tell(f"{progress.done:.0%}  {_described(progress)}")
             bar.update(task, completed=progress.done, description=_described(progress))
             if progress.validation is not None:
                 bar.console.print(f"step {progress.step}: validation, Dice at clicks {_listed(progress.validation)}")

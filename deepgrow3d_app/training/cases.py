@@ -155,7 +155,8 @@ def load_group(
     Args:
         folder: the cases of one data set.
         spec: says how intensities are read.
-        held_out: how many cases of any other layout, the last ones by name, are kept for validation.
+        held_out: how many cases of any other layout, the last ones by name, are kept for validation, and with them
+            all others of their patients.
         cache: a folder for prepared arrays; what it holds from an earlier call is used again.
         tell: told what is wrong with cases that are left out.
         prepares: whether ``cache`` is filled; else an earlier call filled it, and nothing is written.
@@ -169,11 +170,15 @@ def load_group(
     if training is None or validation is None:
         found = _prepared(folder, cache, tell) if prepares else find_prepared_folder(cache) or []
         count = 0 if find_case_folder(folder) else held_out
-        training, validation = found[: max(0, len(found) - count)], found[max(0, len(found) - count) :]
+        # With a case, all of its patient: whoever is trained on must not be judged on.
+        patients = {source.patient for source in found[max(0, len(found) - count) :]}
+        training = [source for source in found if source.patient not in patients]
+        validation = [source for source in found if source.patient in patients]
         if not training:
             raise TrainingError(
-                f"Nothing is left of '{folder}' to train on: it has {len(found)} cases, and the last {count} are "
-                f"held out. Hold out at most {max(0, len(found) - 1)}."
+                f"Nothing is left of '{folder}' to train on: it has {len(found)} cases of "
+                f"{len({source.patient for source in found})} patients, and the last {count} are held out, with all "
+                "others of their patients. Hold out fewer."
             )
     elif not training:
         raise TrainingError(f"No case in '{folder}' is for training. Prepare more, or a smaller share for validation.")

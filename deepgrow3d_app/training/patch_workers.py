@@ -24,13 +24,20 @@ _source: PatchSource
 
 
 def workers_for(ranks: Ranks) -> int:
-    """How many processes draw for this one: on a GPU, all cores but those of the training processes; else none.
+    """How many processes draw for this one: on a GPU, this machine's cores but those of its training processes.
 
-    On a CPU the network's own arithmetic takes every core, and patches cost a tenth of it.
+    Cores are those that may be used: of a container, of a job on a cluster. On a CPU nobody draws ahead:
+    the network's own arithmetic takes every core, and patches cost a tenth of it.
     """
     if ranks.device.type == "cpu":
         return 0
-    return max(1, (os.cpu_count() or 1) // ranks.count - 1)
+    of_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count))  # torchrun says so
+    return max(1, usable_cores() // of_this_machine - 1)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class PatchWorkers:

@@ -150,10 +150,7 @@ class PatchSource:
 
 
 def _crop_label(roi: Roi, labels: Mask, value: int) -> Tensor:
-    inside = np.zeros(labels.shape, dtype=np.uint8)  # costs memory only where it is written to
-    box = roi.source_box
-    inside[box] = labels[box] == value
-    return roi.crop(inside, 0.0) > 0.5
+    return roi.crop_covered(labels[roi.source_box] == value, 0.0) > 0.5
 
 
 def _mean(spacing_mm: tuple[float, ...]) -> float:

@@ -41,6 +41,7 @@ def random_scene(shape: tuple[int, int, int], generator: np.random.Generator) ->
         if generator.random() < 0.5:
             shell = functional.max_pool3d(blob[None, None].float(), 3, 1, 1)[0, 0] > 0
             image = torch.where(shell, torch.tensor(float(generator.normal(-0.6, 0.2))), image)
+            labels[shell] = 0  # a wall, or fat, is no part of what was there before
         image = torch.where(blob, tissues[int(generator.integers(len(tissues)))], image)
         if generator.random() < CONTENTS_PROBABILITY:
             image = with_contents(image, blob, generator)

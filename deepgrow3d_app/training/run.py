@@ -87,6 +87,7 @@ def run_training(
     """
     with ExitStack() as held:
         with ranks.together():
+            ranks.slots(plan.recipe.batch_size)
             if ranks.is_first:
                 held.enter_context(folder.locked())
                 _open_folder(request, plan, folder)

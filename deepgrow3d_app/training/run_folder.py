@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from deepgrow3d_app.errors import Busy, InvalidRequest, TrainingError
+from deepgrow3d_app.errors import Busy, CheckpointError, InvalidRequest, TrainingError
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.training.plan import TrainingPlan, first_difference, read_plan
 from deepgrow3d_app.volume.atomic_file import replace_file
@@ -93,12 +93,19 @@ class RunFolder:
         Raises:
             InvalidRequest: it holds a run, which would be lost.
         """
-        if self.state_file.exists() or self.model_file.exists():
+        if self.state_file.exists() or (self.model_file.exists() and not self._has_only_begun()):
             raise InvalidRequest(
                 f"'{self.path}' holds a run. Go on with it by --resume, or choose another folder for a new one."
             )
         replace_file(self.plan_file, io.BytesIO(plan.to_json().encode()))
         replace_file(self.log_file, io.BytesIO(b""))
+
+    def _has_only_begun(self) -> bool:
+        """Whether the network is the one that the run was to start from: cases, say, were refused then."""
+        try:
+            return Checkpoint.load(self.model_file).origin.get("steps") == "0"
+        except CheckpointError:
+            return False
 
     def go_on(self, plan: TrainingPlan) -> None:
         """Make ``plan`` that of the run which is here; its budget may be another one.

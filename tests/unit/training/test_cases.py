@@ -103,10 +103,21 @@ def test_the_last_cases_of_a_folder_are_held_out(many_cases, load):
         assert [case.source.name for case in group.training] == training
         assert [case.source.name for case in group.validation] == ["a", "b", "c", "d"][len(training) :]
     for held_out in (4, 40):
-        with pytest.raises(
-            TrainingError, match=f"it has 4 cases, and the last {held_out} are held out. Hold out at most 3"
-        ):
+        with pytest.raises(TrainingError, match=f"it has 4 cases of 4 patients, and the last {held_out} are held out"):
             load(many_cases, held_out)
+
+
+def test_with_a_case_all_of_its_patient_is_held_out(many_cases, load):
+    """Two scans of each patient; the last case alone would leave its patient on both sides."""
+    patients = {"a": "P2", "b": "P1", "c": "P1", "d": "P2"}
+    rows = [f"many/{name}/image.nii.gz,many/{name}/labels.nii.gz,{name},{patients[name]}" for name in patients]
+    listed = many_cases.parent / "cases.csv"
+    listed.write_text("\n".join(["image,labels,name,patient", *rows]).replace("many/", f"{many_cases.name}/"))
+    group, _ = load(listed, held_out=1)
+    assert [case.source.name for case in group.training] == ["b", "c"]
+    assert [case.source.name for case in group.validation] == ["a", "d"]
+    with pytest.raises(TrainingError, match="4 cases of 2 patients, and the last 2 are held out, with all others"):
+        load(listed, held_out=2)
 
 
 def test_a_case_folder_is_never_held_out(case_folder, load):

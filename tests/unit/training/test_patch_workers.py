@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.training.patch_workers import PatchWorkers, workers_for
+from deepgrow3d_app.training.patch_workers import PatchWorkers, usable_cores, workers_for
 from deepgrow3d_app.training.ranks import Ranks
 
 
@@ -61,4 +61,13 @@ def test_workers_end_with_a_parent_that_is_killed():
 
 def test_only_a_gpu_is_worth_workers():
     assert workers_for(Ranks(0, 1, torch.device("cpu"))) == 0
-    assert workers_for(Ranks(0, 1, torch.device("cuda"))) == max(1, (os.cpu_count() or 1) - 1)
+    assert workers_for(Ranks(0, 1, torch.device("cuda"))) == max(1, usable_cores() - 1)
+
+
+def test_the_cores_of_a_machine_are_shared_by_its_own_processes(monkeypatch):
+    """Two machines of 64 cores and 8 GPUs; then a job that may use 12 of the cores."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    assert workers_for(Ranks(3, 16, torch.device("cuda"))) == 7
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
+    assert workers_for(Ranks(3, 16, torch.device("cuda"))) == 1

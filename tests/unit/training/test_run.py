@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from deepgrow3d_app.errors import Busy, InvalidRequest, TrainingError
+from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound, TrainingError
 from deepgrow3d_app.model import checkpoint
 from deepgrow3d_app.model.checkpoint import Checkpoint, lineage
 from deepgrow3d_app.training import run as run_training_module
@@ -80,6 +80,20 @@ def test_a_run_starts_from_another_networks_weights_and_says_so(run, make_run, p
     assert lineage(then.origin)[:-1] == [first.origin]
     for name, weight in first.weights.items():
         torch.testing.assert_close(then.weights[name], weight)
+
+
+def test_where_cases_are_refused_the_corrected_command_trains(run, make_run, plan, many_cases):
+    run.train(1)
+    second = make_run("second", plan, many_cases.parent / "nowhere")
+    with pytest.raises(NotFound, match="nowhere"):
+        second.train(1, start_from=run.folder.model_file)
+    second.cases = many_cases
+    second.held_out = 40
+    with pytest.raises(TrainingError, match="Nothing is left"):
+        second.train(1, start_from=run.folder.model_file)
+    second.held_out = 0
+    second.train(1, start_from=run.folder.model_file)
+    assert second.state["step"] == 1
 
 
 @pytest.mark.parametrize("left", ["state.pt", "model.safetensors"])
