@@ -1,6 +1,7 @@
 # DeepGrow 3D: everything a fresh clone needs. `make help` lists the targets.
 
-HOST    ?= 127.0.0.1
+# := because some shells set HOST themselves, to the machine's name; `make serve HOST=0.0.0.0` works all the same.
+HOST    := 127.0.0.1
 PORT    ?= 8000
 STUDIES ?= .data/studies
 MINUTES ?= 10
@@ -9,7 +10,8 @@ VENV    ?= .venv
 TESTERS ?= 2
 
 # What `make evaluation` scores: the 12 BTCV organs of the sample CT, where a dozen structures need several noisy hands
-# for a steady mean, and an MR with the cases held out from training, which are many.
+# for a steady mean, and an MR with the cases held out from training, which are many: HIPPOCAMPUS=FOLDER HELD_OUT=40 for
+# all of them, where the data set is at hand; the sample has four. Cut off, it goes on; `rm -r runs/evaluation` starts anew.
 HANDS       := 10
 BTCV        := spleen,kidney_right,kidney_left,gallbladder,liver,stomach,aorta,inferior_vena_cava,portal_vein_and_splenic_vein,pancreas,adrenal_gland_right,adrenal_gland_left
 HIPPOCAMPUS ?= sample-data/reference/mr-hippocampus
@@ -95,8 +97,7 @@ format: $(DEV)  ## sort imports and lay out the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-evaluation: $(RUNTIME)  ## score the shipped network beside the baselines; write docs/evaluation and docs/model.md
-	@rm -rf runs/evaluation
+evaluation: $(RUNTIME)  ## score the network beside the baselines; write docs/evaluation, docs/model.md (HIPPOCAMPUS, HELD_OUT: an MR data set)
 	$(BIN)/deepgrow3d evaluate sample-data/reference/ct-trunk --structures $(BTCV) --noisy --hands $(HANDS) \
 	  --method network --method random-walker --method scikit-image-walker --method graph-cut --output runs/evaluation/ct-trunk
 	$(BIN)/deepgrow3d evaluate '$(HIPPOCAMPUS)' --held-out $(HELD_OUT) --noisy --output runs/evaluation/mr-hippocampus

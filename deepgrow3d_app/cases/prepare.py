@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deepgrow3d_app.cases.preparation import Fault, Outcome, Preparation
-from deepgrow3d_app.cases.prepared_manifest import PreparedEntry, PreparedManifest
+from deepgrow3d_app.cases.prepared_manifest import MANIFEST_FILE, PreparedEntry, PreparedManifest
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.cases.split import validation_patients
 from deepgrow3d_app.cases.structure_table import structure_table
@@ -23,6 +23,9 @@ from deepgrow3d_app.volume.geometry import Spacing
 from deepgrow3d_app.volume.volume import VOXEL_EDGE_LIMITS_MM
 
 CASES_FOLDER = "cases"
+LOCK_FILE = ".lock"
+OURS = (CASES_FOLDER, MANIFEST_FILE, LOCK_FILE)
+"""All that a prepared folder holds."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case that was done last)."""
@@ -75,17 +78,19 @@ def prepare_cases(
 
     Raises:
         NotFound: no sources.
-        InvalidInput: an argument outside its bounds, or more structures than a label map has values.
+        InvalidInput: an argument outside its bounds, more structures than a label map has values, or an ``output`` that
+            holds something else: prepared arrays would be read from then on in place of what lies there.
         Busy: another process is preparing cases in ``output``.
         OSError: ``output`` cannot be written to, or the disk is full. What is finished is kept.
     """
     _check_arguments(sources, spacing_mm, validation_share, workers)
+    _check_output(sources, output)
     chosen, faults = _with_own_names(sources)
     table = structure_table((source.names for source in chosen), _known_table(output))
     preparations = [Preparation(source, output / CASES_FOLDER / source.name, spacing_mm, table) for source in chosen]
     (output / CASES_FOLDER).mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(output / ".lock", timeout=0):
+        with FileLock(output / LOCK_FILE, timeout=0):
             remove_partial_folders(output / CASES_FOLDER)
             outcomes = []
             for outcome in _run_all(preparations, workers):
@@ -98,6 +103,20 @@ def prepare_cases(
     faults += [fault for outcome in outcomes for fault in outcome.faults]
     new = sum(outcome.is_new for outcome in outcomes)
     return PrepareReport(manifest, new, tuple(sorted(faults, key=lambda fault: fault.case)))
+
+
+def _check_output(sources: Sequence[CaseSource], output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise InvalidInput(f"'{output}' is a file. Name a folder for the prepared cases.")
+    place = output.resolve()
+    lies_inside = any(place in file.resolve().parents for source in sources for file in (source.image, source.labels))
+    others = [path.name for path in output.iterdir() if path.name not in OURS] if output.is_dir() else []
+    if others or (lies_inside and not (output / MANIFEST_FILE).is_file()):
+        what = f"'{sorted(others)[0]}'" if others else "cases"
+        raise InvalidInput(
+            f"'{output}' holds {what}, and prepared cases would be read in place of what lies there. "
+            "Name a folder of its own."
+        )
 
 
 def _known_table(output: Path) -> Mapping[str, int]:

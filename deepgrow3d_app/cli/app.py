@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,7 @@ import typer
 from rich.console import Console
 
 from deepgrow3d_app import __version__
+from deepgrow3d_app.client import TOKEN_VARIABLE
 from deepgrow3d_app.errors import DeepGrow3DError, InvalidInput, InvalidRequest
 
 DEFAULT_CHECKPOINT = Path(__file__).parents[2] / "apps" / "deepgrow3d" / "model" / "deepgrow3d.safetensors"
@@ -23,6 +26,27 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console(markup=False)  # names may hold brackets
+
+
+class PlainProgress:
+    """Progress for files and pipes, where no bar is drawn: a line now and then.
+
+    Args:
+        every_s: seconds from one line to the next, at least.
+    """
+
+    def __init__(self, every_s: float = 20.0) -> None:
+        self._every_s = every_s
+        self._told = time.monotonic()
+
+    def tell(self, text: str) -> None:
+        """Print ``text``, unless there is a bar or another line was printed lately."""
+        if not console.is_terminal and time.monotonic() - self._told >= self._every_s:
+            self._told = time.monotonic()
+            console.print(text, soft_wrap=True, highlight=False)
+
+
+CALLER = f"Where people have to sign in, the variable {TOKEN_VARIABLE} holds the token of whoever calls."
 
 CheckpointOption = Annotated[
     Path, typer.Option("--checkpoint", help="Trained network (.safetensors).", show_default="the shipped one")
@@ -55,9 +79,18 @@ def command_line() -> str:
     return shlex.join(["deepgrow3d", *map(shortened, sys.argv[1:])])
 
 
+def caller_token() -> str:
+    """The token that servers are called with."""
+    return os.environ.get(TOKEN_VARIABLE, "").strip()
+
+
 def check_output(file: Path, extensions: Iterable[str]) -> None:
     """Refuse a file that could not be written, before the work is done and not after."""
     if not file.name.endswith(tuple(extensions)):
         raise InvalidRequest(f"'{file.name}' cannot be written. Let its name end in one of {', '.join(extensions)}.")
+    if file.is_dir():
+        raise InvalidRequest(f"'{file}' is a folder. Name a file to write.")
     if not file.parent.is_dir():
         raise InvalidRequest(f"There is no folder '{file.parent}' to write '{file.name}' to. Make it first.")
+    if not os.access(file.parent, os.W_OK):
+        raise InvalidRequest(f"'{file.name}' cannot be written to '{file.parent}': it may not be written to.")

@@ -10,7 +10,17 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from deepgrow3d_app.cli.app import DEFAULT_CHECKPOINT, CheckpointOption, app, check_output, command_line, console
+from deepgrow3d_app.cli.app import (
+    CALLER,
+    DEFAULT_CHECKPOINT,
+    CheckpointOption,
+    PlainProgress,
+    app,
+    caller_token,
+    check_output,
+    command_line,
+    console,
+)
 from deepgrow3d_app.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -50,7 +60,8 @@ def evaluate(
         ),
     ] = 1,
     server: Annotated[
-        str | None, typer.Option(help="Address of a running server: its answers are scored, clicks go through REST.")
+        str | None,
+        typer.Option(help=f"Address of a running server: its answers are scored, clicks go through REST. {CALLER}"),
     ] = None,
     method: Annotated[
         list[str] | None,
@@ -86,7 +97,7 @@ def evaluate(
         evaluation = Evaluation(
             sources=validation or find_cases(cases, held_out),
             methods=_methods(method or [SERVER if server else NETWORK], checkpoint, server, stack),
-            structures=tuple(name.strip() for name in structures.split(",")) if structures else (),
+            structures=tuple(filter(None, map(str.strip, (structures or "").split(",")))),
             users=("perfect", "noisy") if noisy else ("perfect",),
             protocol=Protocol(click_count=clicks, hands=hands),
             data=cases.resolve().name,
@@ -96,15 +107,15 @@ def evaluate(
         bar = stack.enter_context(ProgressBar(*columns, TimeRemainingColumn(), console=console, transient=True))
         task = bar.add_task("reading", total=1.0)
 
+        plain = PlainProgress()
+
         def show(progress: Progress) -> None:
             plan = progress.plan
             who = f"{plan.user} user" if plan.hand == 0 else f"{plan.user} user, hand {plan.hand + 1}"
             where = f"{plan.case}: {plan.structure}, {plan.method.record.name}, {who}"
-            bar.update(
-                task,
-                completed=progress.share,
-                description=f"{where}, click {progress.clicks}, Dice {progress.dice:.2f}",
-            )
+            description = f"{where}, click {progress.clicks}, Dice {progress.dice:.2f}"
+            plain.tell(f"{progress.share:.0%}  {description}")
+            bar.update(task, completed=progress.share, description=description)
 
         results = run_evaluation(evaluation, output, show)
     console.print(by_structure(series_of(results)[0], clicks))
@@ -183,7 +194,7 @@ def _methods(names: list[str], checkpoint: Path, server: str | None, stack: cont
         elif name == SERVER:
             if server is None:
                 raise InvalidRequest(f"--method {SERVER} needs an address. Add --server http://127.0.0.1:8000.")
-            methods.append(stack.enter_context(ServerMethod(server)))
+            methods.append(stack.enter_context(ServerMethod(server, token=caller_token())))
         elif name == RANDOM_WALKER:
             methods.append(RandomWalker())
         elif name == SCIKIT_WALKER:

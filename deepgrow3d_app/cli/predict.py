@@ -32,7 +32,8 @@ def predict(
 
     Clicks are voxel indices of the stored image, from 0, in the axis order of the file.
     """
-    from deepgrow3d_app.model.predictor import Predictor
+    import numpy as np
+
     from deepgrow3d_app.volume.files import EXTENSIONS, read_mask, read_volume, write_mask
     from deepgrow3d_app.volume.geometry import spacing_mm
     from deepgrow3d_app.volume.grid import check_grid
@@ -43,12 +44,18 @@ def predict(
         raise InvalidRequest(f"'{output}' is the image itself. Write the mask to another file.")
     if picture is not None:
         check_output(picture, (".png",))
+    from deepgrow3d_app.model.predictor import Predictor  # seconds, after what is quickly refused
+
     with console.status("reading"):
         volume = read_volume(image)
         before = None
         if previous is not None:
             before, before_affine = read_mask(previous)
             check_grid(before.shape, before_affine, volume, f"'{previous}'")
+            if len(values := np.unique(before[before > 0])) > 1:
+                raise InvalidRequest(
+                    f"'{previous}' holds {len(values)} structures. Give the mask of one, whose voxels have one value."
+                )
         predictor = Predictor.from_checkpoint(checkpoint)
     with console.status("segmenting"):
         prediction = predictor.predict(volume, clicks, before)

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from deepgrow3d_app.cli.app import app, console
+from deepgrow3d_app.cli.app import PlainProgress, app, console
 from deepgrow3d_app.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ def prepare(
     with ProgressBar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("preparing", total=len(sources))
 
+        plain = PlainProgress()
+
         def show(done: int, total: int, name: str) -> None:
+            plain.tell(f"{done} of {total}: {name}")
             bar.update(task, completed=done, total=total, description=name)
 
         report = prepare_cases(sources, output, _spacing_mm(spacing), validation, seed, workers, show)

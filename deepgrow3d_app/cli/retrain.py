@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deepgrow3d_app.cli.app import app, console
+from deepgrow3d_app.cli.app import CALLER, app, caller_token, console
 from deepgrow3d_app.errors import InvalidRequest, NotFound, TrainingError
 
 LOOK_EVERY_S = 1.0
 MODEL = "deepgrow3d"
 
-ServerArgument = Annotated[str, typer.Argument(help="The server, as it prints its address when it starts.")]
+ServerArgument = Annotated[str, typer.Argument(help=f"The server, as it prints its address when it starts. {CALLER}")]
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
 
 
@@ -37,9 +37,12 @@ def retrain(
     """
     from deepgrow3d_app.client.training_client import TrainingClient
 
-    client = TrainingClient(server)
+    client = TrainingClient(server, caller_token())
     if stop:
-        console.print(client.call("DELETE", "/train/")["message"])
+        client.call("DELETE", "/train/")
+        while (state := client.call("GET", "/train/"))["status"] == "RUNNING":
+            time.sleep(LOOK_EVERY_S)
+        console.print(state["message"], soft_wrap=True, highlight=False)
         return
     given = {"max_epochs": epochs, "steps_per_epoch": steps, "learning_rate": learning_rate}
     order: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -75,10 +78,12 @@ def batch(
     """Pre-annotate the studies of a running server, one structure after the other, from clicks known beforehand."""
     from deepgrow3d_app.client.training_client import TrainingClient
 
-    client = TrainingClient(server)
+    client = TrainingClient(server, caller_token())
     order: dict[str, Any] = {"resume": True}
     if not resume:
-        chosen: str | list[str] = images if images in ("unlabeled", "all") else images.split(",")
+        chosen: str | list[str] = (
+            images if images in ("unlabeled", "all") else [name.strip() for name in images.split(",")]
+        )
         order = {"images": chosen, "seeds_from": seeds_from, "label_tag": tag, "overwrite": overwrite}
         if prompts is not None:
             order["prompts"] = _read_prompts(prompts)
@@ -101,6 +106,13 @@ def batch(
     if failed:
         raise NotFound(
             f"{failed} of {len(state['images'])} images could not be drawn; see above. Try again with --resume."
+        )
+    if state["status"] != "DONE":
+        left = sum(outcome["status"] == "waiting" for outcome in state["images"].values())
+        why = f": {state['error']}" if state.get("error") else ""
+        raise TrainingError(
+            f"The batch is {state['status'].lower()}{why}. {left} of {len(state['images'])} images are left. "
+            "Go on with --resume."
         )
 
 

@@ -17,6 +17,7 @@ def versions(checkpoint: CheckpointOption = DEFAULT_CHECKPOINT) -> None:
     from deepgrow3d_app.retraining.versions import Versions
 
     known = Versions(checkpoint)
+    known.check_exists()
     served = known.current()
     table = Table("", "version", "published", "by", "why", box=None)
     for version in known.all():

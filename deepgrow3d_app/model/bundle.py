@@ -23,6 +23,7 @@ from deepgrow3d_app.volume.atomic_folder import replaced_folder
 
 METADATA_FILE = "configs/metadata.json"
 INFERENCE_FILE = "configs/inference.json"
+OURS = ("configs", "models", "docs", "LICENSE")
 
 
 def export_bundle(checkpoint: Checkpoint, path: Path) -> None:
@@ -34,13 +35,17 @@ def export_bundle(checkpoint: Checkpoint, path: Path) -> None:
 
     Raises:
         CheckpointError: the weights do not fit the specification, or are not finite.
-        InvalidRequest: ``path`` exists and is no bundle.
+        InvalidRequest: ``path`` exists and is no bundle, or one that holds something else, as patches.
     """
     path = path.resolve()  # its name becomes the bundle's
     if path.exists() and not (path / METADATA_FILE).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise InvalidRequest(
             f"'{path.name}' exists and is no MONAI bundle (it has no {METADATA_FILE}): it is not replaced. "
             "Name a folder that does not exist yet."
+        )
+    if path.is_dir() and (others := sorted(one.name for one in path.iterdir() if one.name not in OURS)):
+        raise InvalidRequest(
+            f"The bundle '{path.name}' holds '{others[0]}', which would be lost. Move it away, or name another folder."
         )
     about = metadata(checkpoint, path.name)
     definition = network_definition(checkpoint.spec)

@@ -137,21 +137,25 @@ class Versions:
         """Serve an earlier version again.
 
         Args:
-            number: which; ``None`` for the parent of the one that is served, or else the one before it.
+            number: which; ``None`` for the parent of the one that is served, or else the one before it; for the latest
+                that was not rolled back, where the served file is gone.
 
         Raises:
             NotFound: there is no such version.
             CheckpointError: it is damaged.
         """
+        self.check_exists()
         with self._locked():
             self._keep_served()
             versions = self.all()
             if number is None:
                 served = self.current()
-                assert served is not None  # noqa: S101 - it was kept a moment ago
-                earlier = [v for v in versions if v.sha256 == served.parent] or [
-                    v for v in versions if v.number < served.number
-                ]
+                if served is None:
+                    earlier = [v for v in versions if not v.is_rolled_back]
+                else:
+                    earlier = [v for v in versions if v.sha256 == served.parent] or [
+                        v for v in versions if v.number < served.number
+                    ]
                 if not earlier:
                     raise NotFound(f"There is no version of '{self.served.stem}' before the one that is served.")
                 number = earlier[-1].number
@@ -163,6 +167,11 @@ class Versions:
                 self._record(chosen.model_copy(update={"is_rolled_back": False}))
             self._serve(number)
             return chosen
+
+    def check_exists(self) -> None:
+        """Raise ``NotFound`` where there is neither a served file nor a version of it."""
+        if not self.served.is_file() and not self.all():
+            raise NotFound(f"There is no checkpoint '{self.served}', and no version of it. Name another one.")
 
     def _keep_served(self) -> str:
         """Make a version of what is served, where it is none, so that it can be gone back to; returns its digest."""

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from deepgrow3d_app.model.allocator import share_heaps
 from deepgrow3d_app.serving.app import MODEL_NAME, DeepGrow3DApp
 from deepgrow3d_app.serving.dicomweb.address import is_address
 from deepgrow3d_app.serving.logs import set_up_logs
+from deepgrow3d_app.serving.security.door import door_of
 from deepgrow3d_app.serving.server import build, served_app
+from deepgrow3d_app.serving.settings import ServingSettings
 
 APP_FOLDER = Path(deepgrow3d_app.__file__).parents[1] / "apps" / "deepgrow3d"
 SMALL_FILE_BYTES = 64 << 20
@@ -56,12 +59,20 @@ class Access:
         return self.is_insecure or self.has_tls
 
     def check(self) -> None:
-        """Raise ``InvalidRequest`` where files are missing."""
+        """Raise ``InvalidRequest`` where files are missing, or hold no certificate and its key."""
         if self.key is not None and self.certificate is None:
             raise InvalidRequest("There is a key for TLS and no certificate. Give --tls-certificate FILE too.")
         for file in (self.certificate, self.key):
             if file is not None and not file.is_file():
                 raise InvalidRequest(f"There is no file '{file}'. TLS takes a certificate and its key, in PEM.")
+        if self.certificate is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+            except ssl.SSLError as error:
+                files = " and ".join(f"'{file}'" for file in (self.certificate, self.key) if file is not None)
+                raise InvalidRequest(
+                    f"{files} cannot be used for TLS ({error.reason or error}). Give a certificate and its key, in PEM."
+                ) from error
 
     def check_host(self, host: str, *, is_open: bool) -> None:
         """Raise ``InvalidRequest`` where anybody could call from elsewhere.
@@ -121,12 +132,12 @@ def serve(
     share_heaps()
     paths = {"checkpoint": checkpoint, "cache_folder": data, "tokens_file": access.tokens}
     _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.lets_others_in)
+    serving = ServingSettings.load(settings.MONAI_LABEL_APP_CONF)
+    access.check_host(host, is_open=door_of(serving).is_open and not serving.insecure)
     served = served_app()
     set_up_logs(served.serving.log_format)
-    api = build(served)
-    access.check_host(host, is_open=api.state.door.is_open and not served.serving.insecure)
     config = uvicorn.Config(
-        api,
+        build(served),
         host=host,
         port=port,
         log_config=None,
@@ -136,7 +147,7 @@ def serve(
         ssl_certfile=access.certificate,
         ssl_keyfile=access.key,
     )
-    server = _AnnouncingServer(config, _welcome(served, host, port, access.has_tls))
+    server = _AnnouncingServer(config, _welcome(served, host, port, access))
     server.run()
 
 
@@ -181,10 +192,11 @@ class _AnnouncingServer(uvicorn.Server):
             sys.stdout.flush()
 
 
-def _welcome(served: DeepGrow3DApp, host: str, port: int, has_tls: bool) -> str:
-    root = _address(host, port, has_tls)
+def _welcome(served: DeepGrow3DApp, host: str, port: int, access: Access) -> str:
+    root = _address(host, port, access.has_tls)
     address = root + settings.MONAI_LABEL_API_STR
     image, voxel = _example_click(served)
+    token = "" if door_of(served.serving).is_open else " -H 'Authorization: Bearer TOKEN'"
     ohif = "" if served.dicomweb is None else f"\n  OHIF             {root}/ohif/"
     return f"""
 DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
@@ -192,7 +204,7 @@ DeepGrow 3D answers at {address}   (Ctrl+C stops it; not for diagnostic use)
   to try it        {address}/{ohif}
   API              {address}/docs
   3D Slicer        module "MONAI Label", server address {address}
-  a click          curl -X POST '{address}/infer/{MODEL_NAME}?image={image}&output=image' -o mask.nii.gz \\
+  a click          curl -X POST '{address}/infer/{MODEL_NAME}?image={image}&output=image' -o mask.nii.gz{token} \\
                      -F 'params={{"foreground": [{voxel}], "background": [], "result_extension": ".nii.gz"}}'
 
 Studies: {served.studies} ({len(served.images().list_images())} image(s))

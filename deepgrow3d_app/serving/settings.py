@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.engine_choice import EngineName
@@ -32,8 +33,21 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+def _listed(value: object) -> object:
+    """A text as a list: JSON, or entries with commas between them."""
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
+
+
 class ServingSettings(BaseSettings):
     """Settings of the server: from ``DEEPGROW3D_...`` variables, or from ``--conf name value`` of MONAI Label.
+
+    An empty variable is as none. Lists are written with commas between their entries, or in JSON.
 
     Attributes:
         checkpoint: the served weights; ``None`` for those in the app's ``model`` folder.
@@ -69,7 +83,7 @@ class ServingSettings(BaseSettings):
         log_format: ``text`` for people, ``json`` for programs.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DEEPGROW3D_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     checkpoint: Path | None = None
     engine: EngineName = "auto"
@@ -87,13 +101,13 @@ class ServingSettings(BaseSettings):
     dicom_disk_bytes: int = Field(default=32 * GIB, ge=1)
     dicomweb_refresh_s: float = Field(default=2.0, ge=0)
     dicomweb_removes_superseded: bool = True
-    replay_folders: tuple[Path, ...] = tuple(sorted((SAMPLES / "replay").glob("*/")))
+    replay_folders: Paths = tuple(sorted((SAMPLES / "replay").glob("*/")))
     reference_case: Path | None = SAMPLES / "reference" / "ct-trunk"
-    reference_structures: tuple[str, ...] = BTCV_OF_REFERENCE
+    reference_structures: Names = BTCV_OF_REFERENCE
     tokens_file: Path | None = None
     tokens: str = ""
     insecure: bool = False
-    hosts: tuple[str, ...] = ()
+    hosts: Names = ()
     requests_per_minute: int = Field(default=6000, ge=0)
     upload_idle_s: float = Field(default=60.0, gt=0)
     log_format: Literal["text", "json"] = "text"

@@ -17,7 +17,8 @@ COPY_BYTES = 1 << 20
 def written_beside(path: Path, content: BinaryIO) -> Iterator[Path]:
     """The rest of ``content`` in a file in the folder of ``path``, safely on disk, to be moved to ``path``.
 
-    It is gone after the block where it was not moved. No watcher of the folder takes it for an image.
+    It is gone after the block where it was not moved. No watcher of the folder takes it for an image. An error of the
+    file system names ``path``, and not this file.
     """
     # A plain open, not tempfile, so that the file gets the permissions that any new file here gets.
     partial = path.with_name(f".{uuid.uuid4().hex}.part")
@@ -27,6 +28,10 @@ def written_beside(path: Path, content: BinaryIO) -> Iterator[Path]:
             file.flush()
             os.fsync(file.fileno())
         yield partial
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

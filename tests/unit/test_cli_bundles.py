@@ -54,5 +54,9 @@ def test_a_checkpoint_is_exported(tmp_path, network):
     Checkpoint(spec, weights_of(build_network(spec))).save(tmp_path / "tiny.safetensors")
     answer = CliRunner().invoke(app, ["export", str(tmp_path / "tiny.safetensors"), "--output", str(tmp_path / "tiny")])
     assert answer.exit_code == 0, answer.output
+    (tmp_path / "tiny" / "patches").mkdir()
+    again = CliRunner().invoke(app, ["export", str(tmp_path / "tiny.safetensors"), "--output", str(tmp_path / "tiny")])
+    assert "holds 'patches', which would be lost" in str(again.exception)
+    assert (tmp_path / "tiny" / "patches").is_dir()
     about = json.loads((tmp_path / "tiny" / "configs" / "metadata.json").read_text())
     assert about["network_data_format"]["inputs"]["image"]["num_channels"] == spec.input_channels

@@ -6,6 +6,7 @@ one round of SHA-256 is enough: there is nothing to guess. ``deepgrow3d token`` 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import io
@@ -15,8 +16,11 @@ import re
 import secrets
 import stat
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound, NotSignedIn
 from deepgrow3d_app.serving.identifiers import shown
@@ -110,11 +114,18 @@ class TokenFile:
         Raises:
             InvalidRequest: a name outside the grammar, or one that has a token.
         """
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"{shown(name)} is no name. Choose 1 to 64 letters, digits and '._@-', the first a letter or a digit."
+            )
         token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         entry = TokenEntry(Identity(name, role), hashed(token))
-        lines = [one.line() for one in self.entries()]
-        parse_tokens("\n".join([*lines, entry.line()]), f"'{self.path.name}'")
-        self._write([*lines, entry.line()])
+        with self._locked():
+            if any(one.identity.name == name for one in self.entries()):
+                raise InvalidRequest(
+                    f"{shown(name)} has a token in '{self.path.name}'. Remove it first, or choose another name."
+                )
+            self._write([*self._lines(), entry.line()])
         return token
 
     def remove(self, name: str) -> None:
@@ -123,10 +134,20 @@ class TokenFile:
         Raises:
             NotFound: there is none.
         """
-        entries = self.entries()
-        if all(entry.identity.name != name for entry in entries):
-            raise NotFound(f"There is no token of {shown(name)} in '{self.path.name}'.")
-        self._write([entry.line() for entry in entries if entry.identity.name != name])
+        with self._locked():
+            if all(entry.identity.name != name for entry in self.entries()):
+                raise NotFound(f"There is no token of {shown(name)} in '{self.path.name}'.")
+            self._write([line for line in self._lines() if line.partition("#")[0].split()[:1] != [name]])
+
+    def _lines(self) -> list[str]:
+        """As they are, comments too."""
+        return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Two commands at once must not lose each other's token, which was handed out."""
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            yield
 
     def _write(self, lines: list[str]) -> None:
         before = self.path.stat() if self.path.exists() else None

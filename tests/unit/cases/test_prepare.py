@@ -374,6 +374,17 @@ class TestResuming:
         assert [case.name for case in find_cases(output)] == ["a", "b", "c"]
         assert (output / "cases" / "d").is_dir()
 
+    @pytest.mark.parametrize("made", ["in place", "beside"])
+    def test_cases_are_not_prepared_among_other_files(self, pairs, tmp_path, made):
+        """A prepared folder is read in place of all else that lies there: labels drawn later would not count."""
+        output = pairs if made == "in place" else tmp_path / "studies"
+        output.mkdir(exist_ok=True)
+        (output / "ct.nii.gz").touch()
+        before = _files(output)
+        with pytest.raises(InvalidInput, match=r"would be read in place of what lies there\. Name a folder of its own"):
+            prepare_cases(find_cases(pairs), output, None)
+        assert _files(output) == before
+
     def test_two_runs_do_not_write_to_one_folder(self, pairs, output):
         output.mkdir()
         with FileLock(output / ".lock"), pytest.raises(Busy, match="Another process prepares cases"):

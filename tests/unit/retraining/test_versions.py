@@ -63,6 +63,21 @@ def test_roll_back_to_the_parent_or_to_any_version(versions, served, publish):
         versions.roll_back(9)
 
 
+def test_where_the_served_file_is_gone_the_latest_good_version_is_served(versions, served, publish):
+    publish(b"better")
+    publish(b"best")
+    versions.roll_back(2)
+    served.unlink()
+    assert versions.roll_back().number == 2
+    assert served.read_bytes() == b"better"
+
+
+def test_a_checkpoint_that_never_was_is_not_found_and_nothing_is_made(tmp_path):
+    with pytest.raises(NotFound, match="There is no checkpoint"):
+        Versions(tmp_path / "typo" / "net.safetensors").roll_back()
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_damaged_version_is_not_served(versions, served, publish):
     publish(b"better")
     versions.file(1).write_bytes(b"rotten")

@@ -39,4 +39,5 @@ def test_files_for_tls_have_to_be_there(tmp_path):
     with pytest.raises(InvalidRequest, match="no certificate"):
         Access(key=file).check()
     file.touch()
-    Access(certificate=file, key=file).check()
+    with pytest.raises(InvalidRequest, match=r"tls.pem' and '.*tls.pem' cannot be used for TLS"):
+        Access(certificate=file, key=file).check()

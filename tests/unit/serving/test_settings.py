@@ -24,6 +24,29 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch, name, value):
         ServingSettings.load({})
 
 
+@pytest.mark.parametrize("text", ["liver,spleen", " liver , spleen ", '["liver", "spleen"]'])
+def test_lists_are_written_with_commas_or_in_json(monkeypatch, text):
+    monkeypatch.setenv("DEEPGROW3D_REFERENCE_STRUCTURES", text)
+    monkeypatch.setenv("DEEPGROW3D_HOSTS", text)
+    monkeypatch.setenv("DEEPGROW3D_REPLAY_FOLDERS", text)
+    settings = ServingSettings.load({})
+    assert settings.reference_structures == settings.hosts == ("liver", "spleen")
+    assert settings.replay_folders == (Path("liver"), Path("spleen"))
+
+
+def test_a_list_that_is_no_json_is_named(monkeypatch):
+    monkeypatch.setenv("DEEPGROW3D_HOSTS", '["liver"')
+    with pytest.raises(InvalidRequest, match="DEEPGROW3D_HOSTS is"):
+        ServingSettings.load({})
+
+
+def test_empty_variables_are_as_none(monkeypatch):
+    default = ServingSettings.load({})
+    for name in ServingSettings.model_fields:
+        monkeypatch.setenv(f"DEEPGROW3D_{name.upper()}", "")
+    assert ServingSettings.load({}) == default
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValidationError, match="frozen"):
         ServingSettings.load({}).worker_threads = 2

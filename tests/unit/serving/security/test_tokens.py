@@ -1,5 +1,6 @@
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -95,13 +96,31 @@ def test_a_name_has_one_token(tmp_path):
     file = TokenFile(tmp_path / "tokens.txt")
     file.add("anna", Role.USER)
     before = file.path.read_bytes()
-    with pytest.raises(InvalidRequest, match="'anna' stands twice"):
+    with pytest.raises(InvalidRequest, match=r"'anna' has a token in 'tokens\.txt'"):
         file.add("anna", Role.ADMIN)
-    with pytest.raises(InvalidRequest, match="is no token"):
+    with pytest.raises(InvalidRequest, match="'anna lena' is no name"):
         file.add("anna lena", Role.ADMIN)
     with pytest.raises(NotFound, match="no token of 'ben'"):
         file.remove("ben")
     assert file.path.read_bytes() == before
+
+
+def test_comments_stay_where_they_are(tmp_path):
+    file = TokenFile(tmp_path / "tokens.txt")
+    file.path.write_text(f"# of the trial\nanna user {HASH}  # until May\n\n")
+    file.add("ben", Role.USER)
+    file.remove("ben")
+    assert file.path.read_text() == f"# of the trial\nanna user {HASH}  # until May\n\n"
+    file.remove("anna")
+    assert file.path.read_text() == "# of the trial\n\n"
+
+
+def test_tokens_that_are_made_at_once_are_all_good(tmp_path):
+    file = tmp_path / "tokens.txt"
+    with ThreadPoolExecutor(8) as pool:
+        tokens = list(pool.map(lambda n: TokenFile(file).add(f"user{n}", Role.USER), range(24)))
+    door = TokenDoor(file)
+    assert [door.identify(token).name for token in tokens] == [f"user{n}" for n in range(24)]
 
 
 def test_a_file_that_becomes_unreadable_lets_nobody_in(tmp_path, caplog):
