@@ -124,10 +124,11 @@ class Predictor:
         )
         crop_s = network_s = 0.0
         passes = 0
+        seen = source
         while True:
             passes += 1
             started = time.perf_counter()
-            inputs = self._inputs(source, region.roi)
+            inputs = self._inputs(seen, region.roi)
             encoded = time.perf_counter()
             logits = self.engine(inputs)
             crop_s += encoded - started
@@ -135,6 +136,7 @@ class Predictor:
             wanted = next_region(region, logits) if passes < MAX_PASSES else None
             if wanted is None:
                 break
+            seen = seen.after_a_look(region.roi, logits)
             region = wanted
         started = time.perf_counter()
         clicked = [region.roi.to_patch(index) for index in source.foreground + source.background]
@@ -168,6 +170,17 @@ class _Source:
     foreground: list[Index]
     background: list[Index]
     previous: BoxedMask | None
+
+    def after_a_look(self, roi: Roi, logits: Tensor) -> _Source:
+        """This with what a first look has found as the previous mask, where there is none.
+
+        From nearer or farther, the next look then corrects it. With the click alone, it would begin anew, and a
+        network that sees a whole structure from near draws far too little of it.
+        """
+        if self.previous is not None:
+            return self
+        found = roi.restore(logits)
+        return self if found.part.size == 0 else dataclasses.replace(self, previous=found.tight())
 
     def unsettled(self) -> list[Index]:
         """The clicks that the previous mask contradicts."""

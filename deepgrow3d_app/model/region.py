@@ -22,8 +22,6 @@ from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
 
 GROWTH = 1.5
 TOUCHING_SHARE = 0.005
-FIRST_CLICKS = 2
-FIRST_FILLED_SHARE = 0.6
 FILLED_SHARE = 0.9
 """Of the region's edge, by the structure's longest. With 0.6, voxels were coarser, and late corrections less exact."""
 SHRINK_BELOW = 0.39
@@ -101,11 +99,11 @@ def first_region(
     clicks = [*foreground, *near]
     low, high = np.minimum(low, np.min(clicks, axis=0)), np.maximum(high, np.max(clicks, axis=0))
     size_mm = (high - low + 1) * np.array(spacing_mm)
-    count = len(foreground) + len(background)
-    zoom = _filling_zoom(spec, size_mm, filled_share(count))
+    zoom = _filling_zoom(spec, size_mm)
     if box is None:  # nothing is known of the structure's shape: nothing is stretched
         zoom = max(1.0, zoom)
         size_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm) * zoom
+    count = len(foreground) + len(background)
     whole = Roi.around((0.0, 0.0, 0.0), spec.patch_shape, spec.spacing_mm, shape, spacing_mm)
     region = Region(spec, zoom, whole, spacing_mm, tuple(clicks), count, tuple(unsettled), may_shrink=box is None)
     return _at(region, zoom, (low + high) / 2, size_mm, shape)
@@ -124,13 +122,12 @@ def next_region(region: Region, logits: Tensor) -> Region | None:
     low = np.maximum(np.minimum(low, np.min(region.clicks, axis=0)), 0)
     high = np.minimum(np.maximum(high, np.max(region.clicks, axis=0)), np.array(roi.source_shape) - 1)
     size_mm = (high - low + 1) * np.array(region.spacing_mm)
-    share = filled_share(region.click_count)
-    zoom = _filling_zoom(region.spec, size_mm, share)
+    zoom = _filling_zoom(region.spec, size_mm)
     touched = _touched_axes(positive, roi)
     if touched.any():
         region_mm = step * np.array(region.spacing_mm) * np.array(roi.patch_shape)
-        size_mm = share * region_mm * np.where(touched, GROWTH, 1.0)
-        zoom = _filling_zoom(region.spec, size_mm, share)
+        size_mm = FILLED_SHARE * region_mm * np.where(touched, GROWTH, 1.0)
+        zoom = _filling_zoom(region.spec, size_mm)
     elif not region.may_shrink or zoom >= region.zoom * SHRINK_BELOW:
         return None
     middle = (low + high) / 2
@@ -143,7 +140,7 @@ def _at(region: Region, zoom: float, middle: np.ndarray, size_mm: np.ndarray, sh
     spec, spacing_mm = region.spec, region.spacing_mm
     least = least_zoom(spec, region.click_count, spacing_mm)
     zoom = bounded_zoom(spec, zoom, shape, spacing_mm, least)
-    edges_mm = patch_edges_mm(spec, zoom, size_mm / filled_share(region.click_count), least)
+    edges_mm = patch_edges_mm(spec, zoom, size_mm / FILLED_SHARE, least)
     if region.unsettled:
         does_not_fit = size_mm > np.array(edges_mm) * spec.patch_shape
         middle = np.where(does_not_fit, np.mean(region.unsettled, axis=0), middle)
@@ -177,21 +174,16 @@ def bounded_zoom(spec: ModelSpec, zoom: float, shape: Sequence[int], spacing_mm:
     return min(max(zoom, spec.min_zoom, least), coarsest)
 
 
-def filled_share(clicks: int) -> float:
-    """How much of the region's edge a structure is to fill after so many clicks."""
-    return FIRST_FILLED_SHARE if clicks <= FIRST_CLICKS else FILLED_SHARE
-
-
 def least_zoom(spec: ModelSpec, clicks: int, spacing_mm: Spacing) -> float:
     """The least zoom for so many clicks, by ``EARLY_DETAIL`` and ``DETAIL``."""
     parts = EARLY_DETAIL if clicks <= EARLY_CLICKS else DETAIL
     return min(spacing_mm) / parts / min(spec.spacing_mm)
 
 
-def _filling_zoom(spec: ModelSpec, size_mm: np.ndarray, share: float) -> float:
-    """The zoom at which a box of ``size_mm`` fills ``share`` of the region."""
+def _filling_zoom(spec: ModelSpec, size_mm: np.ndarray) -> float:
+    """The zoom at which a box of ``size_mm`` fills its share of the region."""
     region_mm = np.array(spec.patch_shape) * np.array(spec.spacing_mm)
-    return float((size_mm / (share * region_mm)).max())
+    return float((size_mm / (FILLED_SHARE * region_mm)).max())
 
 
 def _touched_axes(positive: np.ndarray, roi: Roi) -> np.ndarray:

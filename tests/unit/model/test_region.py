@@ -37,12 +37,11 @@ def test_a_coarse_image_is_never_looked_at_from_farther_than_all_of_it():
     assert region.zoom * 2.0 * 16 == pytest.approx(80.0)
 
 
-@pytest.mark.parametrize(("clicks", "share"), [(1, 0.6), (2, 0.6), (3, 0.9), (15, 0.9)])
-def test_a_mask_fills_its_share_of_the_region(clicks, share):
-    """Less of it after the first clicks: seen from near, with one click, a whole structure is drawn far too small."""
+@pytest.mark.parametrize("clicks", [1, 3, 15])
+def test_a_mask_fills_its_share_of_the_region_however_few_the_clicks(clicks):
     box = (slice(20, 80), slice(40, 50), slice(40, 50))
     region = first_region(SPEC, (200, 100, 100), (1.0, 1.0, 1.0), [(50, 45, 45)] * clicks, box)
-    assert 60 / (region.zoom * 2.0 * 16) == pytest.approx(share)
+    assert 60 / (region.zoom * 2.0 * 16) == pytest.approx(0.9)
     assert region.roi.step[0] == pytest.approx(region.zoom * 2.0)
 
 
