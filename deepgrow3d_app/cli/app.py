@@ -84,6 +84,12 @@ def caller_token() -> str:
     return os.environ.get(TOKEN_VARIABLE, "").strip()
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is a file, before the work is done and not after."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidRequest(f"'{folder}' is a file. Name a folder.")
+
+
 def check_output(file: Path, extensions: Iterable[str]) -> None:
     """Refuse a file that could not be written, before the work is done and not after."""
     if not file.name.endswith(tuple(extensions)):

@@ -17,6 +17,7 @@ from deepgrow3d_app.cli.app import (
     PlainProgress,
     app,
     caller_token,
+    check_folder,
     check_output,
     command_line,
     console,
@@ -89,6 +90,7 @@ def evaluate(
     from deepgrow3d_app.evaluation.summary import series_of
     from deepgrow3d_app.evaluation.tables import by_structure, overview
 
+    check_folder(output)
     if hands > 1 and not noisy:
         raise InvalidRequest(f"--hands {hands} is given, but nobody is noisy. Add --noisy.")
     # What was prepared for training was trained on, most likely; without a split all cases are scored.

@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from deepgrow3d_app.cli.app import PlainProgress, app, command_line, console
+from deepgrow3d_app.cli.app import PlainProgress, app, check_folder, command_line, console
 from deepgrow3d_app.errors import DeepGrow3DError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def train(
     from deepgrow3d_app.training.run import RunRequest, run_training
     from deepgrow3d_app.training.run_folder import RunFolder
 
+    check_folder(output)
     keep_freed_memory()
     folder = RunFolder(output)
     changes = {"batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}

@@ -44,3 +44,14 @@ def test_seeds_lie_in_tissue():
 
 def test_an_empty_image_has_a_seed_too():
     assert body_seeds(VOLUME) == [(6, 6, 6)]
+
+
+def test_no_seed_lies_in_the_air_of_a_ct_whose_corners_hold_less_than_air():
+    """-2000 beyond the round field of view, air, and a patient in the middle half."""
+    array = np.full((32, 32, 32), -2000, np.int16)
+    array[2:-2, 2:-2] = -1000
+    array[14:-2, 14:-2] = 40
+    array[20, 20, :8] = 1000
+    seeds = body_seeds(Volume(array, np.eye(4), name="v", modality="CT"))
+    assert seeds
+    assert all(array[seed] == 40 for seed in seeds)

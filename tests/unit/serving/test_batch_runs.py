@@ -1,5 +1,6 @@
 """Pre-annotation while people work on the same images."""
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,25 @@ from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import read_mask, write_mask
 
 SHAPE = (6, 7, 8)
+
+
+def test_why_it_broke_off_is_told_where_even_that_cannot_be_written(tmp_path, monkeypatch):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    write_mask(np.zeros(SHAPE, np.uint8), np.eye(4), studies / "ct.nii.gz")
+    volumes = VolumeCache(1 << 20)
+    datastore = StudiesDatastore(studies, volumes, ClickLog(None), auto_reload=False)
+    runs = BatchRuns(tmp_path / "batch", SimpleNamespace(), volumes, lambda: datastore)  # type: ignore[arg-type]
+
+    def outcome(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "_outcome", outcome)
+    runs.start(BatchOrder.of({"prompts": {"ct": {"liver": {"foreground": [(1, 1, 1)]}}}}))
+    runs.close()
+    state = runs.latest()
+    assert state is not None
+    assert (state.status, state.error) == ("INTERRUPTED", "its state cannot be written (No space left on device)")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
