@@ -127,7 +127,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     else:
         logger.info("%s %s: %d %s", request.method, shown(request.url.path), status, reason)
     if isinstance(error, NotSignedIn) and _is_page(request):
-        return RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/login?{urlencode({'next': request.url.path})}", 303)
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/login?{urlencode({'next': wanted})}", 303)
     return refusal(error)
 
 

@@ -21,18 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.saved_clicks import ClickSets
 from deepgrow3d_app.volume.atomic_file import replace_file
 
 LABEL_EXTENSION = ".nii.gz"
-
-
-class ClickSets(BaseModel):
-    """The clicks that led to one structure's mask, as voxels (i, j, k) of the stored image."""
-
-    model_config = ConfigDict(frozen=True)
-
-    foreground: list[tuple[int, int, int]]
-    background: list[tuple[int, int, int]]
 
 
 SAVED_BY = "saved_by"

@@ -20,15 +20,16 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from deepgrow3d_app.cases.labelled_case import voxel_counts
 from deepgrow3d_app.errors import Busy, InvalidInput, LabelMismatch, NotFound, Superseded
 from deepgrow3d_app.serving.click_log import ClickLog
-from deepgrow3d_app.serving.click_memory import Subject
 from deepgrow3d_app.serving.dicomweb.final_label import DICOM_SEG, segments_of
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
-from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, ClickSets, LabelHistory, LabelVersion
+from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, LabelHistory, LabelVersion
+from deepgrow3d_app.serving.saved_clicks import answered_clicks, sent_clicks
 from deepgrow3d_app.serving.studies_index import StudiesIndex
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, read_mask
+from deepgrow3d_app.volume.geometry import Index
 from deepgrow3d_app.volume.volume import Mask
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ VERSION = "version"
 
 BASED_ON = "based_on"
 """In what a client sends: the version that it started from."""
+
+CLICK_SETS = "click_sets"
+"""In what a client sends: by structure, the clicks that made its mask."""
 
 OURS = frozenset({VERSION, DICOM_SEG})
 """In a label's info: what clients cannot set. What is said to be on a DICOMweb server is removed from there."""
@@ -116,6 +120,17 @@ class StudiesLabels(StudiesIndex):
             raise no_label(image_id, tag)
         return Path(path)
 
+    def label_on_image(self, image_id: str, tag: str) -> bytes:
+        """The label ``tag`` of the image ``image_id``, of whatever format: .nii.gz, uint8, on the grid of the image.
+
+        Raises:
+            NotFound: there is no such image or label.
+            UnreadableVolume, UnsupportedVolume: not a label map.
+            LabelMismatch: another program made it on another grid.
+        """
+        volume = self._volumes.get(self.image_file(image_id))
+        return encode_mask(read_label(self.label_file(image_id, tag), volume), volume.affine, LABEL_EXTENSION)
+
     def get_label_tags_of(self, image_id: str) -> list[str]:
         """The tags of the labels of the image ``image_id``."""
         image = self._datastore.objects.get(image_id)
@@ -138,7 +153,9 @@ class StudiesLabels(StudiesIndex):
         """Store the label map ``label_filename`` as the label ``label_tag`` of ``image_id``; returns its version.
 
         The earlier label is there until the new one is, stays where the new one is refused, and stays in the history.
-        ``label_info`` may say which version the annotator started from (``based_on``).
+        ``label_info`` may say which version the annotator started from (``based_on``), and which clicks made each mask
+        (``click_sets``, see :func:`~deepgrow3d_app.serving.saved_clicks.sent_clicks`): the client knows what was
+        taken back. Without them, or where they are malformed, the history has what was last answered to ``client_id``.
 
         Raises:
             NotFound: there is no such image.
@@ -155,8 +172,9 @@ class StudiesLabels(StudiesIndex):
         mask = read_label(Path(label_filename), volume)
         _check_values(mask, label_info)
         content = encode_mask(mask, volume.affine, LABEL_EXTENSION)
-        record = self._record(str(image_file), version, label_info)
-        label_info = {name: value for name, value in label_info.items() if name != BASED_ON and name not in OURS}
+        record = self._record(str(image_file), version, label_info, volume.shape)
+        not_kept = OURS | {BASED_ON, CLICK_SETS}
+        label_info = {name: value for name, value in label_info.items() if name not in not_kept}
         with self._one_save_at_a_time(image_id):
             self.look_elsewhere(image_id, tag)
             self._refuse_outdated(image_id, tag, record)
@@ -229,18 +247,13 @@ class StudiesLabels(StudiesIndex):
                 entry_of(index, image_id).labels[tag] = DataModel(info=kept, ext=LABEL_EXTENSION)
             logger.warning("The save of %s of '%s' was cut off after its last write; it is finished", tag, image_id)
 
-    def _record(self, image: str, version: FileVersion, label_info: Mapping[str, Any]) -> LabelVersion:
+    def _record(self, image: str, version: FileVersion, label_info: Mapping[str, Any], shape: Index) -> LabelVersion:
         """Who saves, with which network, and which clicks made it."""
         client = str(label_info.get("client_id") or "")[:MAX_CLIENT]
-        clicks = {}
-        for name in {"", *(segment.name for segment in segments_of(label_info))} if client else ():
-            answered = self._log.history(Subject(image, version, (), name, f"/{client}"))
-            if answered:
-                last = sorted(answered[-1].clicks, key=lambda click: click.index)
-                clicks[name] = ClickSets(
-                    foreground=[click.index for click in last if click.is_positive],
-                    background=[click.index for click in last if not click.is_positive],
-                )
+        names = {segment.name for segment in segments_of(label_info)}
+        clicks = sent_clicks(label_info.get(CLICK_SETS), names, shape)
+        if clicks is None:
+            clicks = answered_clicks(self._log, image, version, {"", *names}, client)
         info = {BASED_ON: label_info[BASED_ON]} if BASED_ON in label_info else {}
         return LabelVersion(
             client_id=client,

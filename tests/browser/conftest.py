@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.integration.conftest import Launcher, Server, phantom, reference
+from tests.integration.conftest import Launcher, Server, launcher, phantom, reference
 
-__all__ = ["phantom", "reference"]
+__all__ = ["launcher", "phantom", "reference"]
 
 WITHOUT_A_GPU = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
@@ -54,14 +54,14 @@ def ohif_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     required_program("Orthanc", "orthanc orthanc-dicomweb")
     folder = tmp_path_factory.mktemp("ohif") / "files"
     folder.mkdir()
-    launcher = Launcher(folder)
+    starter = Launcher(folder)
     try:
-        server = launcher.start_command(folder / "demo", "ohif", "--folder", str(folder / "demo"))
+        server = starter.start_command(folder / "demo", "ohif", "--folder", str(folder / "demo"))
         yield server
         assert server.process.poll() is None, f"The server ended by itself.\n{server.log.read_text()}"
         assert server.stop() in (0, 128 + signal.SIGTERM, -signal.SIGTERM), server.log.read_text()
     finally:
-        launcher.end_all()
+        starter.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from playwright.sync_api import Page, Request
+from PIL import Image
+from playwright.sync_api import Page, Request, Route
 
 PAINTED = "() => Array.from(deepgrow3d.painted())"
 SHAPE = "() => deepgrow3d.viewer.shape"
@@ -14,7 +17,55 @@ HAS_TOLD = """() => {
   const told = document.getElementById('told');
   return told && told.textContent && told.className !== 'busy' && globalThis.deepgrow3d;
 }"""
+CLICKS_OF = "name => deepgrow3d.structures().find(one => one.name === name).clicks.map(click => click.index)"
+TILES = """() => {
+  const box = document.getElementById('canvas').getBoundingClientRect();
+  const { screenSlices, uiData } = deepgrow3d.viewer.niivue;
+  return screenSlices.map(({ leftTopWidthHeight }) => {
+    const [left, top, width, height] = leftTopWidthHeight.map(place => place / uiData.dpr);
+    return [box.x + left, box.y + top, width, height];
+  });
+}"""
+SHOW_GREY = """white => {
+  deepgrow3d.viewer.contrast = [0, white];
+  deepgrow3d.viewer.niivue.setCrosshairColor([0, 0, 0, 0]);
+}"""
 PLACE_OF = "index => deepgrow3d.viewer.show(index)"
+
+
+@dataclass
+class Held:
+    """Requests that wait.
+
+    Attributes:
+        routes: the requests, in the order they were made.
+        is_over: whether further ones go on at once.
+    """
+
+    routes: list[Route] = field(default_factory=list)
+    is_over: bool = False
+
+    def take(self, route: Route) -> None:
+        """A request was made."""
+        if self.is_over:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def wait_for(self, page: Page, count: int) -> None:
+        """Return when so many were made."""
+        for _ in range(100):
+            if len(self.routes) >= count:
+                return
+            page.wait_for_timeout(50)
+        raise AssertionError(f"{len(self.routes)} requests were made, not {count}.")
+
+    def release(self) -> None:
+        """Let all of them go on, in their order."""
+        self.is_over = True
+        for route in self.routes:
+            route.continue_()
+        self.routes.clear()
 
 
 @dataclass
@@ -30,6 +81,11 @@ class TryIt:
     page: Page
     url: str
     elsewhere: list[str] = field(default_factory=list)
+
+    def go_to(self, study: str) -> None:
+        """Straight to a study."""
+        self.page.goto(f"{self.url}/try?study={study}")
+        self.wait()
 
     def start(self) -> None:
         """From the start page, as a newcomer."""
@@ -52,13 +108,59 @@ class TryIt:
         """Choose a structure."""
         self.page.get_by_role("listbox", name="Structures").get_by_text(structure, exact=True).click()
 
-    def click_voxel(self, index: tuple[int, int, int], *, button: str = "left") -> str:
+    def click_voxel(self, index: tuple[int, int, int], *, button: Literal["left", "right"] = "left") -> str:
         """Click a voxel (i, j, k) of the stored image in the axial slice, and return what the page tells."""
-        place = self.page.evaluate(PLACE_OF, list(index))
-        self.page.wait_for_timeout(200)  # the slice is drawn meanwhile
+        x, y = self.place_of(index)
         with self.page.expect_response(lambda answer: "/infer/" in answer.url):
-            self.page.mouse.click(place["x"], place["y"], button=button)  # type: ignore[arg-type]
+            self.page.mouse.click(x, y, button=button)
         return self.wait()
+
+    def place_of(self, index: tuple[int, int, int]) -> tuple[float, float]:
+        """Where a voxel is on the page, once its slice is drawn."""
+        place = self.page.evaluate(PLACE_OF, list(index))
+        self.page.wait_for_timeout(200)
+        return place["x"], place["y"]
+
+    def click_at(self, place: tuple[float, float]) -> None:
+        """Click there, and wait for nothing."""
+        self.page.mouse.click(*place)
+
+    def tiles(self) -> list[list[float]]:
+        """Where the three slices are on the page: left, top, width, height."""
+        places: list[list[float]] = self.page.evaluate(TILES)
+        return places
+
+    def show_grey(self, white: float) -> None:
+        """Show values from 0 to ``white`` from black to white, and nothing over them."""
+        self.page.evaluate(SHOW_GREY, white)
+        self.page.wait_for_timeout(200)
+
+    def grey_at(self, x: int, y: int) -> float:
+        """How bright a pixel of the screen is."""
+        clip: Any = {"x": x, "y": y, "width": 1, "height": 1}
+        return float(np.asarray(Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("L")).mean())
+
+    def clicks(self, structure: str = "spleen") -> list[list[int]]:
+        """The voxels that a structure's mask was computed from."""
+        voxels: list[list[int]] = self.page.evaluate(CLICKS_OF, structure)
+        return voxels
+
+    def held(self, urls: str) -> Held:
+        """From now on requests to `urls` wait."""
+        held = Held()
+        self.page.route(urls, held.take)
+        return held
+
+    def saves(self) -> list[str]:
+        """Filled with the studies that labels are sent for, from now on."""
+        studies: list[str] = []
+
+        def look_at(request: Request) -> None:
+            if request.method == "PUT":
+                studies.append(request.url.partition("image=")[2].partition("&")[0])
+
+        self.page.on("request", look_at)
+        return studies
 
     def press(self, button: str) -> str:
         """Press a button, and return what the page tells."""

@@ -30,6 +30,11 @@ GREY_TOLERANCE = 12
 @pytest.fixture(scope="module")
 def ohif(browser_page: Page, ohif_server: Server) -> Iterator[Ohif]:
     viewer = Ohif(browser_page, ohif_server.url)
+    # Left by another server of this host: all ports share their cookies.
+    other = "http%3A//127.0.0.1%3A1/"
+    browser_page.context.add_cookies(
+        [{"name": "MONAILABEL_SERVER_URL", "value": other, "domain": "127.0.0.1", "path": "/ohif"}]
+    )
     viewer.open_study_list()
     yield viewer
     assert viewer.elsewhere == []
@@ -169,4 +174,6 @@ def saved_label(server: Server) -> tuple[str, dict[str, int], npt.NDArray[np.uin
     info = requests.get(f"{server.url}/datastore/label/info", params=query, timeout=60).json()
     content = requests.get(f"{server.url}/datastore/label", params=query, timeout=60).content
     voxels = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
+    as_bytes = requests.get(f"{server.url}/datastore/label", params={**query, "output": "uint8"}, timeout=60).content
+    np.testing.assert_array_equal(np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(as_bytes)).dataobj), voxels)
     return series, {one["name"]: one["idx"] for one in info["label_info"]}, voxels

@@ -20,6 +20,11 @@ from tests.integration.conftest import ROOT, Launcher, Phantom, Reference, Serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+RAMP_SHAPE = (40, 32, 24)
+RAMP_STEP = 10
+RAMP_AXES = ("RAS", "PIR", "LPS")
+"""Stored axes: of the first, in the order that is shown, of the second in none of it, of the third mirrored."""
+
 ORIENTATIONS = {"RAS": (1, 1, 1), "LPS": (-1, -1, 1), "LAS": (-1, 1, 1)}
 
 
@@ -33,6 +38,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterat
     voxels = voxels_of(phantom.file.read_bytes())
     for name, signs in ORIENTATIONS.items():
         (studies / f"{name}.nii.gz").write_bytes(nifti(voxels, np.diag([*np.multiply(signs, (3.0, 2.5, 5.0)), 1.0])))
+    for axes in RAMP_AXES:
+        for axis in range(3):
+            nib.save(ramp(axes, axis), studies / f"ramp-{axes}-{axis}.nii.gz")
     launcher = Launcher(folder)
     try:
         yield launcher.serve(studies)
@@ -96,19 +104,43 @@ def test_from_the_start_page_to_a_saved_spleen(
 
 
 @pytest.mark.parametrize("study", ["oblique", *ORIENTATIONS])
-def test_a_click_is_the_voxel_that_is_pointed_at(tried: TryIt, phantom: Phantom, study: str) -> None:
+def test_what_is_painted_lies_where_the_image_has_its_tissue(tried: TryIt, phantom: Phantom, study: str) -> None:
     tried.open(study)
-    inside = (phantom.centre[0], phantom.centre[1], phantom.centre[2])
-    with tried.page.expect_request(lambda request: "/infer/" in request.url) as asked:
-        tried.click_voxel(inside)
-    body = asked.value.post_data or ""
-    assert f'"foreground":[{json.dumps(list(inside)).replace(" ", "")}]' in body
+    tried.click_voxel((phantom.centre[0], phantom.centre[1], phantom.centre[2]))
     assert dice(tried.painted() == 1, phantom.tissue) > 0.5
-    # What is drawn over the image lies where the image has its tissue.
     shown = np.array(tried.page.evaluate("() => Array.from(deepgrow3d.viewer.niivue.drawBitmap)"), np.uint8)
     canonical = nib.as_closest_canonical(nib.Nifti1Image(tried.painted(), affine_of(study, phantom)))
     drawn = shown.reshape(canonical.shape, order="F")
     np.testing.assert_array_equal(drawn == 1, (np.asarray(canonical.dataobj) == 1) & (drawn < 253))
+
+
+@pytest.mark.parametrize("axes", RAMP_AXES)
+@pytest.mark.parametrize("axis", range(3))
+def test_a_click_is_the_voxel_whose_pixel_is_pointed_at(page: Page, server: Server, axes: str, axis: int) -> None:
+    """The pixel's grey tells the place along one axis of the stored image; what is sent has to be there, too."""
+    sent: list[list[int]] = []
+
+    def take(route: Route) -> None:
+        body = route.request.post_data or ""
+        sent.extend(json.loads(body[body.index("{") : body.rindex("}") + 1])["foreground"])
+        route.fulfill(status=500, json={"detail": "Not of interest here."})
+
+    page.route("**/infer/**", take)
+    tried = TryIt(page, server.url)
+    tried.go_to(f"ramp-{axes}-{axis}")
+    extent = ramp(axes, axis).shape[axis]
+    tried.show_grey(RAMP_STEP * extent)
+    tiles = tried.tiles()
+    assert len(tiles) == 3
+    for left, top, width, height in tiles:
+        for across, down in ((0.3, 0.4), (0.55, 0.7), (0.8, 0.25)):
+            x, y = round(left + width * across), round(top + height * down)
+            seen = tried.grey_at(x, y) / 255 * extent
+            tried.click_at((x, y))
+            page.wait_for_timeout(150)
+            (clicked,) = sent
+            sent.clear()
+            assert clicked[axis] == pytest.approx(seen, abs=0.9)  # voxels, and half a pixel
 
 
 def test_the_page_turns_to_where_the_network_is_least_sure(tried: TryIt, phantom: Phantom) -> None:
@@ -163,6 +195,7 @@ def test_the_start_page_tells_the_state(page: Page, server: Server, pictures: Pa
     expect(page.get_by_text("done,")).to_contain_text("left")
     expect(page.get_by_text("Dice on ct-trunk")).to_be_visible()
     expect(page.get_by_text("No training is running.")).to_be_visible()
+    expect(page.get_by_role("progressbar", name="Studies done")).to_be_visible()
     page.screenshot(path=pictures / "start-page.png")
 
 
@@ -208,3 +241,11 @@ def affine_of(study: str, phantom: Phantom) -> npt.NDArray[np.float64]:
     if study == "oblique":
         return phantom.affine
     return np.diag([*np.multiply(ORIENTATIONS[study], (3.0, 2.5, 5.0)), 1.0])
+
+
+def ramp(axes: str, axis: int) -> nib.Nifti1Image:
+    """An image stored along ``axes`` whose values grow along one of the stored axes."""
+    affine = np.diag([1.5, 2.5, 4.0, 1.0])
+    turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(axes))
+    stored = nib.Nifti1Image(np.zeros(RAMP_SHAPE, np.int16), affine).as_reoriented(turn)
+    return nib.Nifti1Image(np.indices(stored.shape)[axis].astype(np.int16) * RAMP_STEP, stored.affine)

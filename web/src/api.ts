@@ -27,6 +27,12 @@ export interface BoxedMask {
   seconds: number;
 }
 
+/** The clicks that a mask was computed from. */
+export interface ClickSets {
+  foreground: Index[];
+  background: Index[];
+}
+
 export interface SavedLabel {
   /** a byte for each voxel of the image, i fastest */
   values: Uint8Array;
@@ -39,7 +45,7 @@ const UINT8 = 2;
 
 async function answered(response: Response): Promise<Response> {
   if (response.ok) return response;
-  if (response.status === 401) location.assign(`login?next=${encodeURIComponent(location.pathname)}`);
+  if (response.status === 401) location.assign(`login?next=${encodeURIComponent(location.pathname + location.search)}`);
   const text = await response.text();
   let reason = `The server answered with status ${response.status}.`;
   try {
@@ -71,26 +77,21 @@ export async function studies(): Promise<Study[]> {
     .sort((one, other) => Number(one.isDone) - Number(other.isDone) || one.name.localeCompare(other.name));
 }
 
-export function imageUrl(study: string): string {
-  return `datastore/image?image=${encodeURIComponent(study)}`;
-}
-
-/** The file's name tells its format. */
-export async function imageName(study: string): Promise<string> {
-  const head = await answered(await fetch(imageUrl(study), { headers: { range: 'bytes=0-0' } }));
-  const named = /filename\*?=(?:utf-8'')?"?([^";]+)/i.exec(head.headers.get('content-disposition') ?? '');
-  return named ? decodeURIComponent(named[1]) : 'image.nii.gz';
+/** The image's file, and its name, which tells the format. */
+export async function image(study: string): Promise<{ name: string; content: ArrayBuffer }> {
+  const file = await answered(await fetch(`datastore/image?image=${encodeURIComponent(study)}`));
+  const named = /filename\*?=(?:utf-8'')?"?([^";]+)/i.exec(file.headers.get('content-disposition') ?? '');
+  return { name: named ? decodeURIComponent(named[1]) : 'image.nii.gz', content: await file.arrayBuffer() };
 }
 
 export async function mask(
   study: string,
   label: string,
   client: string,
-  foreground: Index[],
-  background: Index[],
+  clicks: ClickSets,
 ): Promise<BoxedMask> {
   const form = new FormData();
-  form.append('params', JSON.stringify({ label, client_id: client, foreground, background }));
+  form.append('params', JSON.stringify({ label, client_id: client, ...clicks }));
   const url = `infer/deepgrow3d?image=${encodeURIComponent(study)}&output=compact`;
   const started = performance.now();
   const answer = await (await answered(await fetch(url, { method: 'POST', body: form }))).json();
@@ -106,23 +107,25 @@ export async function save(
   study: string,
   values: Uint8Array,
   names: { name: string; idx: number }[],
+  clicks: Record<string, ClickSets>,
   client: string,
 ): Promise<string> {
   const form = new FormData();
-  form.append('params', JSON.stringify({ label_info: names, model: 'deepgrow3d', client_id: client }));
+  const params = { label_info: names, click_sets: clicks, model: 'deepgrow3d', client_id: client };
+  form.append('params', JSON.stringify(params));
   form.append('label', new Blob([values as BlobPart]), 'label.bin');
   const url = `datastore/label?image=${encodeURIComponent(study)}&tag=final`;
   return (await (await answered(await fetch(url, { method: 'PUT', body: form }))).json()).notice ?? '';
 }
 
+/** The final label on the grid of the image, whatever the format of its file. */
 export async function savedLabel(study: string): Promise<SavedLabel> {
   const query = `label=${encodeURIComponent(study)}&tag=final`;
-  const file = await answered(await fetch(`datastore/label?${query}`));
+  const file = await answered(await fetch(`datastore/label?${query}&output=uint8`));
   const info = await (await answered(await fetch(`datastore/label/info?${query}`))).json();
   const bytes = await gunzip(new Uint8Array(await file.arrayBuffer()));
   const header = new DataView(bytes.buffer, bytes.byteOffset);
-  if (header.getInt16(NIFTI_DATATYPE, true) !== UINT8)
-    throw new Error('The saved label is of a kind that this page cannot open. 3D Slicer can.');
+  if (header.getInt16(NIFTI_DATATYPE, true) !== UINT8) throw new Error('The saved label does not hold bytes.');
   return { values: bytes.subarray(header.getFloat32(NIFTI_VOXELS_AT, true)), names: info.label_info ?? [] };
 }
 

@@ -1,22 +1,43 @@
 // Three orthogonal slices, drawn by NiiVue; what is painted over them, and where they are clicked.
-import { Niivue, SLICE_TYPE } from '@niivue/niivue';
+import { NVImage, Niivue, SLICE_TYPE } from '@niivue/niivue';
 import type { Index } from './api';
 import { type Affine, indexAt, reordered } from './grid';
-import type { Click, Colour, Structure } from './structures';
+import { type Click, type Colour, MAX_VALUE, type Structure } from './structures';
 
 const TRUE_MM = true; // NiiVue turns oblique images upright otherwise, millimetres and all
 const DRAG_PX = 4; // a press that moves further is no click
-const DOUBT = 253; // values of the dots, above those of all structures
-const INSIDE = 254;
-const OUTSIDE = 255;
+const LONG_PRESS_MS = 500; // a finger has no right button
+const DOUBT = MAX_VALUE + 1; // values of the dots, above those of all structures
+const INSIDE = MAX_VALUE + 2;
+const OUTSIDE = MAX_VALUE + 3;
 const DOT_COLOURS: [number, Colour][] = [[DOUBT, [255, 225, 0]], [INSIDE, [80, 255, 80]], [OUTSIDE, [255, 60, 60]]];
+
+interface Tile {
+  sliceType: SLICE_TYPE;
+  position: [number, number, number, number];
+}
+
+const WIDE: Tile[] = [
+  { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.64, 1] },
+  { sliceType: SLICE_TYPE.CORONAL, position: [0.645, 0, 0.355, 0.497] },
+  { sliceType: SLICE_TYPE.SAGITTAL, position: [0.645, 0.503, 0.355, 0.497] },
+];
+const TALL: Tile[] = [
+  { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 1, 0.62] },
+  { sliceType: SLICE_TYPE.CORONAL, position: [0, 0.625, 0.497, 0.375] },
+  { sliceType: SLICE_TYPE.SAGITTAL, position: [0.503, 0.625, 0.497, 0.375] },
+];
 
 export class Viewer {
   private readonly niivue: Niivue;
   shape: Index = [0, 0, 0];
   private affine: Affine = [];
   private axes: number[] = [1, 2, 3];
-  private pressed: { x: number; y: number; low: number; high: number } | null = null;
+  private pressed: { x: number; y: number; since: number; low: number; high: number } | null = null;
+  private colours = ''; // those that the drawing has now
+  private layout: Tile[] | null = null;
+  /** Whether values are Hounsfield units: only a CT has air so far below zero. */
+  isCt = false;
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
@@ -33,27 +54,43 @@ export class Viewer {
       fontColor: [0.6, 0.75, 0.95, 1],
       fontMinPx: 18,
       isRadiologicalConvention: true,
+      loadingText: '',
       logLevel: 'error',
     } as object);
+    this.niivue.resetBriCon = () => undefined; // two quick clicks or a long touch would change the contrast
   }
 
   async start(): Promise<void> {
     await this.niivue.attachToCanvas(this.canvas);
-    this.niivue.setCustomLayout([
-      { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.64, 1] },
-      { sliceType: SLICE_TYPE.CORONAL, position: [0.645, 0, 0.355, 0.497] },
-      { sliceType: SLICE_TYPE.SAGITTAL, position: [0.645, 0.503, 0.355, 0.497] },
-    ]);
+    new ResizeObserver(() => this.layOut()).observe(this.canvas);
+    this.layOut();
     this.listen();
   }
 
-  async open(url: string, name: string): Promise<void> {
-    await this.niivue.loadVolumes([{ url, name }]);
-    const volume = this.niivue.volumes[0];
+  /** Show an image; nothing is shown where it cannot be read. */
+  async open(content: ArrayBuffer, name: string): Promise<void> {
+    this.close();
+    const volume = await NVImage.loadFromUrl({ url: content, name });
+    this.niivue.addVolume(volume);
     this.shape = volume.hdr!.dims.slice(1, 4) as Index;
     this.affine = volume.hdr!.affine;
     this.axes = volume.permRAS!;
+    this.isCt = lowest(volume) < -500;
     this.niivue.createEmptyDrawing();
+  }
+
+  /** Show nothing. */
+  close(): void {
+    this.pressed = null;
+    this.shape = [0, 0, 0];
+    this.isCt = false;
+    if (!this.niivue.volumes.length) return;
+    this.niivue.closeDrawing();
+    for (const volume of [...this.niivue.volumes]) this.niivue.removeVolume(volume);
+  }
+
+  get isOpen(): boolean {
+    return this.niivue.volumes.length > 0;
   }
 
   /** Where the slices cross, as NiiVue counts: from 0 to 1 along each axis. */
@@ -74,26 +111,35 @@ export class Viewer {
     this.niivue.updateGLVolume();
   }
 
-  /** Whether values are Hounsfield units: only a CT has air so far below zero. */
-  get isCt(): boolean {
-    return this.niivue.volumes[0].global_min! < -500;
-  }
-
   /** The range that the image itself suggests. */
   get ownContrast(): [number, number] {
     const volume = this.niivue.volumes[0];
     return [volume.robust_min!, volume.robust_max!];
   }
 
-  paint(map: Uint8Array, structures: Structure[], current: Structure | null, opacity: number): void {
+  set opacity(opacity: number) {
+    this.niivue.setDrawOpacity(opacity);
+  }
+
+  paint(map: Uint8Array, structures: Structure[], current: Structure | null): void {
+    if (!this.isOpen) return;
     const painted = map.slice();
     if (current?.doubt) this.dot(painted, current.doubt, DOUBT);
     for (const { index, isPositive } of current?.clicks ?? []) this.dot(painted, index, isPositive ? INSIDE : OUTSIDE);
     this.niivue.drawBitmap!.set(reordered(painted, this.shape, this.axes));
+    if (structures.length) this.colour(structures);
+    this.niivue.refreshDrawing(true);
+  }
+
+  /** A table of colours makes NiiVue send the whole image to the graphics card again: only a new one is set. */
+  private colour(structures: Structure[]): void {
     const table: (readonly [number, Colour])[] = [
       ...structures.map(structure => [structure.value, structure.colour] as const),
       ...DOT_COLOURS,
     ];
+    const colours = JSON.stringify(table);
+    if (colours === this.colours) return;
+    this.colours = colours;
     const of = (channel: number) => [0, ...table.map(([, colour]) => colour[channel])];
     this.niivue.setDrawColormap({
       R: of(0),
@@ -103,8 +149,15 @@ export class Viewer {
       I: [0, ...table.map(([value]) => value)],
       labels: ['', ...table.map(([value]) => String(value))],
     } as never);
-    this.niivue.setDrawOpacity(opacity);
-    this.niivue.refreshDrawing(true);
+  }
+
+  /** The axial slice is the largest, on a screen that is wide and on one that is tall. */
+  private layOut(): void {
+    const { width, height } = this.canvas.getBoundingClientRect();
+    const layout = height > width ? TALL : WIDE;
+    if (layout === this.layout) return;
+    this.layout = layout;
+    this.niivue.setCustomLayout(layout);
   }
 
   /** Turn the slices to a voxel. */
@@ -154,43 +207,60 @@ export class Viewer {
 
   private listen(): void {
     const { canvas } = this;
+    // Before NiiVue, whose own keys would turn the view to one that cannot be clicked.
+    for (const kind of ['keydown', 'keyup']) canvas.addEventListener(kind, event => event.stopImmediatePropagation(), true);
     canvas.addEventListener('contextmenu', event => event.preventDefault());
-    // Before NiiVue: the right button is for clicks here, and shift for contrast.
+    // Pointers are mouse, pen and fingers: NiiVue takes touches, and no mouse event follows those.
+    canvas.addEventListener('pointerdown', event => this.press(event), true);
+    canvas.addEventListener('pointerup', event => this.release(event), true);
+    canvas.addEventListener('pointercancel', () => (this.pressed = null), true);
+    // The right button is for clicks here, and shift for contrast.
     canvas.addEventListener(
       'mousedown',
-      event => {
-        const [low, high] = this.niivue.volumes.length ? this.contrast : [0, 1];
-        this.pressed = { x: event.clientX, y: event.clientY, low, high };
-        if (event.button === 2 || event.shiftKey) event.stopImmediatePropagation();
-      },
+      event => (event.button === 2 || event.shiftKey) && event.stopImmediatePropagation(),
       true,
     );
-    canvas.addEventListener(
-      'mousemove',
-      event => {
-        if (!this.pressed || !event.shiftKey || event.buttons !== 1) return;
-        event.stopImmediatePropagation();
-        const { x, y, low, high } = this.pressed;
-        const range = high - low;
-        const level = (low + high) / 2 + ((event.clientY - y) / 400) * range;
-        const width = Math.max(range * Math.exp((event.clientX - x) / 200), 1e-3);
-        this.contrast = [level - width / 2, level + width / 2];
-      },
-      true,
-    );
-    canvas.addEventListener(
-      'mouseup',
-      event => {
-        const { pressed } = this;
-        this.pressed = null;
-        if (!pressed || event.shiftKey || !this.niivue.volumes.length) return;
-        if (Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > DRAG_PX) return;
-        const box = canvas.getBoundingClientRect();
-        const index = this.at(event.clientX - box.x, event.clientY - box.y);
-        if (index && (event.button === 0 || event.button === 2))
-          this.onClick({ index, isPositive: event.button === 0 });
-      },
-      true,
-    );
+    canvas.addEventListener('mousemove', event => this.drag(event), true);
   }
+
+  private press(event: PointerEvent): void {
+    // A second finger: what the two do is no click.
+    if (!event.isPrimary || !this.isOpen) return void (this.pressed = null);
+    const [low, high] = this.contrast;
+    this.pressed = { x: event.clientX, y: event.clientY, since: event.timeStamp, low, high };
+  }
+
+  private drag(event: MouseEvent): void {
+    if (!this.pressed || !event.shiftKey || event.buttons !== 1) return;
+    event.stopImmediatePropagation();
+    const { x, y, low, high } = this.pressed;
+    const range = high - low;
+    const level = (low + high) / 2 + ((event.clientY - y) / 400) * range;
+    const width = Math.max(range * Math.exp((event.clientX - x) / 200), 1e-3);
+    this.contrast = [level - width / 2, level + width / 2];
+  }
+
+  private release(event: PointerEvent): void {
+    const { pressed } = this;
+    if (!event.isPrimary) return;
+    this.pressed = null;
+    if (!pressed || event.shiftKey || (event.button !== 0 && event.button !== 2)) return;
+    if (Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > DRAG_PX) return;
+    const box = this.canvas.getBoundingClientRect();
+    const index = this.at(event.clientX - box.x, event.clientY - box.y);
+    const isLong = event.pointerType === 'touch' && event.timeStamp - pressed.since > LONG_PRESS_MS;
+    if (index) this.onClick({ index, isPositive: event.button === 0 && !isLong });
+  }
+}
+
+/** The lowest value of all voxels; NiiVue's own is that of a part in the middle. */
+function lowest(volume: NVImage): number {
+  const slope = volume.hdr!.scl_slope || 1;
+  const intercept = volume.hdr!.scl_inter || 0;
+  let low = Infinity;
+  for (const stored of volume.img!) {
+    const value = stored * slope + intercept;
+    if (value < low) low = value;
+  }
+  return low;
 }

@@ -34,7 +34,6 @@ window.config = {
   ],
 };
 
-// The MONAI Label panel proposes port 8000 of this host, wherever the page came from: propose this server.
-if (!/(^|; ?)MONAILABEL_SERVER_URL=/.test(document.cookie)) {
-  document.cookie = 'MONAILABEL_SERVER_URL=' + escape(location.origin + '{{ROOT}}/');
-}
+// The MONAI Label panel proposes port 8000 of this host, wherever the page came from: propose this server. At every load,
+// because all ports of a host share their cookies: the one that is there may be of another server.
+document.cookie = 'MONAILABEL_SERVER_URL=' + escape(location.origin + '{{ROOT}}/');

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, File, Form, Query, UploadFile
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound
@@ -137,7 +137,9 @@ async def save_label(
     """Save a label, as a new version: earlier ones are kept.
 
     `params`: `{"label_info": [{"name": "liver", "idx": 1}], "client_id": "..."}`. With `"based_on": VERSION` the label
-    is refused (409) where somebody saved another version meanwhile; without it, `notice` tells of that.
+    is refused (409) where somebody saved another version meanwhile; without it, `notice` tells of that. With
+    `"click_sets": {"liver": {"foreground": [[i, j, k]], "background": []}}` the history has these clicks; without them,
+    or where they are malformed, those that were last answered to `client_id`.
     """
     info = parse_object(params or "{}", "params")
     info.pop(SAVED_BY, None)
@@ -191,9 +193,15 @@ def check_label(served: Served, image: str, tag: str) -> dict[str, Any]:
 
 
 @router.get("/label", dependencies=USER)
-def label_file(served: Served, label: str, tag: str) -> FileResponse:
-    """A label's file."""
-    return _download(served.images().label_file(label, tag))
+async def label_file(
+    served: Served, workers: FileWorkers, label: str, tag: str, output: Literal["file", "uint8"] = "file"
+) -> Response:
+    """A label's file; with `output=uint8` as .nii.gz, a byte for each voxel of the image, whatever the file is."""
+    images = served.images()
+    if output == "file":
+        return _download(await workers.run(images.label_file, label, tag))
+    content = await workers.run(images.label_on_image, label, tag)
+    return Response(content, media_type="application/gzip")
 
 
 @router.get("/label/info", dependencies=USER)

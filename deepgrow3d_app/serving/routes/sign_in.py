@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Annotated, Any
 
@@ -38,12 +39,12 @@ def _door(request: Request) -> Door:
 
 def _checked_next(path: str) -> str:
     """``path`` where it is one of this server, else its first page: nobody is sent elsewhere."""
-    return path if _LOCAL_PATH.fullmatch(path) and not set(path) & set("\"'<>&") else f"{settings.MONAI_LABEL_API_STR}/"
+    return path if _LOCAL_PATH.fullmatch(path) and not set(path) & set("\"'<>") else f"{settings.MONAI_LABEL_API_STR}/"
 
 
 def _page(next_path: str, fault: str = "", status: int = 200) -> Response:
     alert = f'<p role="alert">{fault}</p>' if fault else ""
-    content = PAGE.format(next=_checked_next(next_path), fault=alert, prefix=settings.MONAI_LABEL_API_STR)
+    content = PAGE.format(next=html.escape(_checked_next(next_path)), fault=alert, prefix=settings.MONAI_LABEL_API_STR)
     return HTMLResponse(content, status, {"content-security-policy": POLICY})
 
 

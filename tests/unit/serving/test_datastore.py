@@ -2,6 +2,7 @@ import json
 import shutil
 import threading
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -241,3 +242,26 @@ def test_whether_an_image_may_be_replaced_is_asked_when_it_would_be(studies, dat
         with pytest.raises(NotAllowed):
             datastore.add_image(image, upload(label(1), "other.nii.gz"), {}, refuse)
     assert everything(studies) == before
+
+
+@pytest.mark.parametrize(("extension", "dtype"), [(".nii.gz", np.int16), (".nii", np.float32), (".nii.gz", np.uint8)])
+def test_a_label_of_another_program_is_sent_as_bytes_on_request(studies, datastore, tmp_path, extension, dtype):
+    folder = studies / "labels" / "final"
+    folder.mkdir(parents=True, exist_ok=True)
+    values = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 5
+    nib.Nifti1Image(values.astype(dtype), np.eye(4)).to_filename(folder / f"ct{extension}")
+    datastore.refresh()
+    sent = tmp_path / "sent.nii.gz"
+    sent.write_bytes(datastore.label_on_image("ct", "final"))
+    assert nib.Nifti1Image.from_filename(sent).get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(read_mask(sent)[0], values)
+    assert datastore.label_file("ct", "final").name == f"ct{extension}"
+
+
+def test_a_label_on_another_grid_is_not_sent_as_one_of_its_image(studies, datastore):
+    write_mask(label(1), np.diag([2.0, 1.0, 1.0, 1.0]), studies / "labels" / "final" / "ct.nii.gz")
+    datastore.refresh()
+    with pytest.raises(LabelMismatch):
+        datastore.label_on_image("ct", "final")
+    with pytest.raises(NotFound):
+        datastore.label_on_image("ct", "review")

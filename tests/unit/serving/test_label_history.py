@@ -312,3 +312,53 @@ def test_an_image_may_have_any_name_that_files_can_have(studies, datastore, tmp_
     datastore.refresh()
     write_mask(np.ones(SHAPE, np.uint8), np.eye(4), tmp_path / "label.nii.gz")
     assert datastore.save_version("a\\b", str(tmp_path / "label.nii.gz"), "final", {}).number == 1
+
+
+def clicks_of(version):
+    return {name: (clicks.foreground, clicks.background) for name, clicks in version.clicks.items()}
+
+
+@pytest.fixture
+def answered_click(log, studies):
+    """What anna was answered last is a click at (1, 2, 3), in the liver."""
+    image = studies / "ct.nii.gz"
+    log.add(
+        Subject(str(image), file_version(image), (), "liver", "/anna"), Answered(frozenset({Click((1, 2, 3))}), None)
+    )
+
+
+def test_the_clicks_that_a_viewer_sends_with_the_label_are_kept(datastore, save, answered_click):
+    liver = {"foreground": [[1, 2, 3], [5, 6, 7]], "background": [[0, 0, 0]]}
+    names = [{"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2}]
+    sent = {"liver": liver, "spleen": {"foreground": [], "background": []}}
+    save(1, client_id="anna", label_info=names, click_sets=sent)
+    save(1, client_id="anna", label_info=names, click_sets={})
+    first, second = datastore.history.versions("ct", "final")
+    assert clicks_of(first) == {"liver": ([(1, 2, 3), (5, 6, 7)], [(0, 0, 0)])}
+    assert clicks_of(second) == {}
+    assert "click_sets" not in first.info
+    assert "click_sets" not in datastore.get_label_info("ct", "final")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "liver",
+        {"liver": [[1, 2, 3]]},
+        {"liver": {"foreground": [[1, 2, 3]]}},
+        {"liver": {"foreground": [[1, 2]], "background": []}},
+        {"liver": {"foreground": [[1, 2, 3.0]], "background": []}},
+        {"liver": {"foreground": [["1", 2, 3]], "background": []}},
+        {"liver": {"foreground": [[True, 2, 3]], "background": []}},
+        {"liver": {"foreground": [[6, 2, 3]], "background": []}},
+        {"liver": {"foreground": [], "background": [[0, -1, 0]]}},
+        {"liver": {"foreground": [[1, 2, 3]] * 1001, "background": []}},
+        {"liver": {"foreground": [[1, 2, 3]] * 501, "background": [[1, 2, 3]] * 500}},
+        {"spleen": {"foreground": [[1, 2, 3]], "background": []}},
+    ],
+)
+def test_malformed_clicks_are_left_out_of_the_history(datastore, save, answered_click, sent):
+    save(1, client_id="anna", label_info=[{"name": "liver", "idx": 1}], click_sets=sent)
+    (version,) = datastore.history.versions("ct", "final")
+    assert clicks_of(version) == {"liver": ([(1, 2, 3)], [])}
+    assert "click_sets" not in datastore.get_label_info("ct", "final")

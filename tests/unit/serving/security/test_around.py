@@ -159,6 +159,8 @@ def test_a_person_is_sent_to_sign_in_and_comes_back(tmp_path, tokens):
     assert (sent.status_code, sent.headers["location"]) == (303, "/login?next=%2Fimage")
     page = browser.get(sent.headers["location"])
     assert 'name="next" value="/image"' in page.text
+    asked = browser.get("/image?study=ct&slice=3", headers={"accept": "text/html"})
+    assert 'value="/image?study=ct&amp;slice=3"' in browser.get(asked.headers["location"]).text
     wrong = browser.post("/login", data={"token": "dg3d_wrong", "next": "/image"})
     assert wrong.status_code == 401
     assert "set-cookie" not in wrong.headers
