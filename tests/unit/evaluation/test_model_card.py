@@ -1,13 +1,7 @@
-from pathlib import Path
-
 import pytest
 
-from deepgrow3d_app.evaluation.ablation import read_ablation
-from deepgrow3d_app.evaluation.model_card import Hands, model_card, read_sources
-from deepgrow3d_app.evaluation.results import Results
+from deepgrow3d_app.evaluation.model_card import Hands
 from deepgrow3d_app.evaluation.summary import series_of
-
-DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_hands_stay_behind_the_perfect_user_by_their_mean(make_trial, make_results):
@@ -30,11 +24,3 @@ def test_hands_stay_behind_the_perfect_user_by_their_mean(make_trial, make_resul
 def test_a_single_hand_tells_nothing_of_luck(make_trial, make_results):
     perfect_series, noisy_series = series_of(make_results([make_trial([0.7]), make_trial([0.5], user="noisy")]))
     assert Hands.of(perfect_series, noisy_series, (1,)) is None
-
-
-def test_the_page_in_the_docs_is_that_of_the_committed_results():
-    page = (DOCS / "model.md").read_text(encoding="utf-8")
-    command = page.split("```")[1].strip()
-    results = [Results.load(DOCS / "evaluation" / data / "results.json") for data in ("ct-trunk", "mr-hippocampus")]
-    sources, ablation = read_sources(DOCS / "evaluation" / "sources.json"), read_ablation(DOCS / "ablation.json")
-    assert model_card(results, sources, ablation, command) == page
