@@ -24,8 +24,8 @@ from deepgrow3d_app.volume.volume import VOXEL_EDGE_LIMITS_MM
 
 CASES_FOLDER = "cases"
 LOCK_FILE = ".lock"
-OURS = (CASES_FOLDER, MANIFEST_FILE, LOCK_FILE)
-"""All that a prepared folder holds."""
+OURS = (CASES_FOLDER, MANIFEST_FILE)
+"""All that a prepared folder holds, but for hidden files: the lock, and what a killed process left."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case that was done last)."""
@@ -110,8 +110,9 @@ def _check_output(sources: Sequence[CaseSource], output: Path) -> None:
         raise InvalidInput(f"'{output}' is a file. Name a folder for the prepared cases.")
     place = output.resolve()
     lies_inside = any(place in file.resolve().parents for source in sources for file in (source.image, source.labels))
-    others = [path.name for path in output.iterdir() if path.name not in OURS] if output.is_dir() else []
-    if others or (lies_inside and not (output / MANIFEST_FILE).is_file()):
+    names = [path.name for path in output.iterdir()] if output.is_dir() else []
+    others = [name for name in names if name not in OURS and not name.startswith(".")]
+    if others or lies_inside:
         what = f"'{sorted(others)[0]}'" if others else "cases"
         raise InvalidInput(
             f"'{output}' holds {what}, and prepared cases would be read in place of what lies there. "

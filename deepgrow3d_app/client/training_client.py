@@ -31,13 +31,15 @@ class TrainingClient:
 
         Raises:
             InvalidRequest, NotFound, Busy: the server refuses; the message is its own.
-            ServerFault: it does not answer.
+            ServerFault: it does not answer, or is another program.
             TrainingError: it answers that it cannot, for want of room on its disk for one.
         """
         try:
             response = self._http.request(method, self._url + path, json=body, timeout=ANSWER_S)
             content = response.json() if response.ok else None
-        except requests.exceptions.InvalidJSONError as error:  # of the order, or of the answer
+        except requests.exceptions.JSONDecodeError as error:
+            raise ServerFault(self._url, "its answer is no JSON") from error
+        except requests.exceptions.InvalidJSONError as error:  # what was to be sent
             raise InvalidRequest(f"This cannot be asked for: {error}") from error
         except requests.RequestException as error:
             raise ServerFault(self._url, str(error)) from error

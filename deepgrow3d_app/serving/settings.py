@@ -37,7 +37,7 @@ def _listed(value: object) -> object:
     """A text as a list: JSON, or entries with commas between them."""
     if not isinstance(value, str):
         return value
-    return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+    return json.loads(value) if value.lstrip().startswith("[") else list(filter(None, map(str.strip, value.split(","))))
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]

@@ -385,6 +385,18 @@ class TestResuming:
             prepare_cases(find_cases(pairs), output, None)
         assert _files(output) == before
 
+    def test_a_kill_while_the_manifest_is_written_stops_no_later_run(self, pairs, output):
+        prepare_cases(find_cases(pairs), output, None)
+        (output / ".0123abcd.part").write_bytes(b"{")
+        assert prepare_cases(find_cases(pairs), output, None).new == 0
+
+    def test_prepared_cases_are_not_prepared_into_themselves(self, pairs, output):
+        prepare_cases(find_cases(pairs), output, None)
+        before = _files(output)
+        with pytest.raises(InvalidInput, match=r"holds cases, .* Name a folder of its own"):
+            prepare_cases(find_cases(output), output, (2.0, 2.0, 2.0))
+        assert _files(output) == before
+
     def test_two_runs_do_not_write_to_one_folder(self, pairs, output):
         output.mkdir()
         with FileLock(output / ".lock"), pytest.raises(Busy, match="Another process prepares cases"):

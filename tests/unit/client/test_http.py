@@ -24,7 +24,7 @@ class Echo(BaseHTTPRequestHandler):
 
     def do_GET(self):
         status, content = EchoServer.answers.get(self.path, (200, dict(self.headers)))
-        body = json.dumps(content).encode()
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -94,6 +94,12 @@ def test_refusals_say_what_to_do(server, url, status, error, says):
 def test_what_json_cannot_say_is_refused_here(url):
     with pytest.raises(InvalidRequest, match="cannot be asked for"):
         TrainingClient(url).call("POST", "/train/", {"learning_rate": float("nan")})
+
+
+def test_another_program_at_the_address_is_told_as_such(server, url):
+    server.answers["/train/"] = (200, b"<html>")
+    with pytest.raises(ServerFault, match="its answer is no JSON"):
+        TrainingClient(url).call("GET", "/train/")
 
 
 def test_an_evaluation_knows_which_network_answers(server, url):

@@ -24,7 +24,7 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch, name, value):
         ServingSettings.load({})
 
 
-@pytest.mark.parametrize("text", ["liver,spleen", " liver , spleen ", '["liver", "spleen"]'])
+@pytest.mark.parametrize("text", ["liver,spleen", " liver , spleen ,", '["liver", "spleen"]'])
 def test_lists_are_written_with_commas_or_in_json(monkeypatch, text):
     monkeypatch.setenv("DEEPGROW3D_REFERENCE_STRUCTURES", text)
     monkeypatch.setenv("DEEPGROW3D_HOSTS", text)
