@@ -33,6 +33,9 @@ def serve(
     ] = False,
 ) -> None:
     """Answer clicks over REST, for 3D Slicer, OHIF and scripts."""
+    from deepgrow3d_app.serving.compatibility import check_settings
+
+    check_settings()  # before MONAI Label is imported with them
     from deepgrow3d_app.serving.launch import Access
     from deepgrow3d_app.serving.launch import serve as launch
 

@@ -23,6 +23,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from deepgrow3d_app.errors import InvalidRequest
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -35,6 +40,23 @@ def prepare_imports() -> None:
     """
     if not any(isinstance(finder, _LendingFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _LendingFinder())
+
+
+def check_settings() -> None:
+    """Read the ``MONAI_LABEL_...`` variables, which MONAI Label does as it is imported.
+
+    Raises:
+        InvalidRequest: one that cannot be used.
+    """
+    try:
+        importlib.import_module("monailabel.config")
+    except ValidationError as error:
+        faults = "; ".join(f"{fault['loc'][0]} is {fault['input']!r}: {fault['msg']}" for fault in error.errors())
+        raise InvalidRequest(f"MONAI Label's settings cannot be used. {faults}.") from error
+    except SettingsError as error:  # it names the variable
+        raise InvalidRequest(
+            f"MONAI Label's settings cannot be used: {error}. Write its lists and tables in JSON."
+        ) from error
 
 
 class _Absent(ModuleType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,19 @@ def test_monai_label_writes_images_through_simpleitk(tmp_path: Path, extension: 
     assert np.array_equal(sitk.GetArrayFromImage(image).transpose(), label)
     sitk.WriteImage(image, tmp_path / "same.nii")
     assert np.allclose(nib.Nifti1Image.from_filename(tmp_path / "same.nii").affine, affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("MONAI_LABEL_SERVER_PORT", "MONAI_LABEL_SERVER_PORT is 'many': Input should be a valid integer"),
+        ("MONAI_LABEL_CORS_ORIGINS", "Write its lists and tables in JSON"),
+    ],
+)
+def test_a_setting_of_monai_label_that_cannot_be_used_is_told_in_a_line(variable, told, tmp_path):
+    serve = [sys.executable, "-m", "deepgrow3d_app", "serve", "--studies", str(tmp_path)]
+    done = subprocess.run(serve, env={**os.environ, variable: "many"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert variable in done.stderr
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
