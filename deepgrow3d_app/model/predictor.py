@@ -31,6 +31,8 @@ from deepgrow3d_app.volume.geometry import AxisOrder, Index
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 MAX_PASSES = 4
+MAGNIFYING = 0.5
+"""A further look starts from the mask of the one before where its zoom is at most this share of that one's."""
 CLICK_BALL_RADIUS = 1.5
 CLICK_LOGIT = 8.0
 
@@ -136,7 +138,8 @@ class Predictor:
             wanted = next_region(region, logits) if passes < MAX_PASSES else None
             if wanted is None:
                 break
-            seen = seen.after_a_look(region.roi, logits)
+            if wanted.zoom <= MAGNIFYING * region.zoom:
+                seen = seen.after_a_look(region.roi, logits)
             region = wanted
         started = time.perf_counter()
         clicked = [region.roi.to_patch(index) for index in source.foreground + source.background]
@@ -174,8 +177,8 @@ class _Source:
     def after_a_look(self, roi: Roi, logits: Tensor) -> _Source:
         """This with what a first look has found as the previous mask, where there is none.
 
-        From nearer or farther, the next look then corrects it. With the click alone, it would begin anew, and a
-        network that sees a whole structure from near draws far too little of it.
+        From near, the next look then corrects it. With the click alone, it would begin anew, and a network that sees a
+        whole structure from near draws far too little of it. From hardly nearer, beginning anew is the better.
         """
         if self.previous is not None:
             return self
