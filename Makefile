@@ -1,6 +1,6 @@
 # DeepGrow 3D: everything a fresh clone needs. `make help` lists the targets.
 
-# := because some shells set HOST themselves, to the machine's name; `make serve HOST=0.0.0.0` works all the same.
+# := because some shells set HOST themselves, to the machine's name; `make serve HOST=...` works all the same.
 HOST    := 127.0.0.1
 PORT    ?= 8000
 STUDIES ?= .data/studies

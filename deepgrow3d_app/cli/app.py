@@ -51,6 +51,16 @@ CALLER = f"Where people have to sign in, the variable {TOKEN_VARIABLE} holds the
 CheckpointOption = Annotated[
     Path, typer.Option("--checkpoint", help="Trained network (.safetensors).", show_default="the shipped one")
 ]
+ServedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="Trained network (.safetensors) to serve.",
+        envvar="DEEPGROW3D_CHECKPOINT",
+        show_envvar=True,
+        show_default="the shipped one",
+    ),
+]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from deepgrow3d_app.cli.app import DEFAULT_CHECKPOINT, CheckpointOption, app, console
+from deepgrow3d_app.cli.app import ServedOption, app, console
 
 SAMPLES = Path(__file__).parents[2] / "sample-data"
 
@@ -22,7 +22,7 @@ def ohif(
     ),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
-    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    checkpoint: ServedOption = None,
 ) -> None:
     """Try OHIF: start Orthanc with two sample CTs and the server in front of it, and print the address to open.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepgrow3d_app.cli.app import DEFAULT_CHECKPOINT, CheckpointOption, app
+from deepgrow3d_app.cli.app import ServedOption, app
 
 
 @app.command()
@@ -21,7 +21,7 @@ def serve(
     ] = ".data/studies",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
-    checkpoint: CheckpointOption = DEFAULT_CHECKPOINT,
+    checkpoint: ServedOption = None,
     tokens: Annotated[
         Path | None,
         typer.Option(help="Whose tokens are good; everybody has to sign in then (see `deepgrow3d token`)."),
