@@ -111,7 +111,7 @@ def main() -> None:
 
 def variants_of(runs: dict[tuple[str, int], dict[str, object]]) -> list[dict[str, object]]:
     """What is in the file of each variant that has been trained."""
-    variants = []
+    variants: list[dict[str, object]] = []
     for name, (meaning, changes) in VARIANTS.items():
         of_this = [run for (trained, _), run in sorted(runs.items(), key=lambda item: item[0][1]) if trained == name]
         if of_this:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 from rich.console import Console
@@ -39,10 +40,12 @@ def engines(checkpoint: Checkpoint, converted: Path) -> dict[tuple[str, bool], E
         "OpenVINO": lambda: OpenVinoEngine.of(checkpoint, converted),
     }
     for in_bfloat16 in (False, True):
-        engine.reduced_precision = lambda device, chosen=in_bfloat16: torch.bfloat16 if chosen else None
-        openvino_engine.cpu_prefers_bfloat16 = lambda chosen=in_bfloat16: chosen
-        for library, make in makers.items():
-            found[library, in_bfloat16] = make()
+        with (
+            mock.patch.object(engine, "reduced_precision", return_value=torch.bfloat16 if in_bfloat16 else None),
+            mock.patch.object(openvino_engine, "cpu_prefers_bfloat16", return_value=in_bfloat16),
+        ):
+            for library, make in makers.items():
+                found[library, in_bfloat16] = make()
     return found
 
 

@@ -59,7 +59,7 @@ def main() -> None:
     image = patch_of_sample()
     sigmas = DEFAULT_PLAN.spec.walker_sigmas
     conductances = [conductances_of(image, sigma) for sigma in sigmas]
-    together = tuple(torch.stack(along) for along in zip(*conductances, strict=True))
+    ci, cj, ck = (torch.stack(along) for along in zip(*conductances, strict=True))
     pairs, differences = neighbour_pairs(image.numpy())
     of_pairs = [np.exp(-0.5 * (differences / sigma) ** 2) + LEAST_CONDUCTANCE for sigma in sigmas]
     generator = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def main() -> None:
         start = time.perf_counter()
         theirs = np.stack([baseline.foreground_probability(pairs, each, kinds) for each in of_pairs])
         middle = time.perf_counter()
-        ours = foreground_probability(together, seeds.expand(len(sigmas), *seeds.shape), values)
+        ours = foreground_probability((ci, cj, ck), seeds.expand(len(sigmas), *seeds.shape), values)
         end = time.perf_counter()
         farthest = max(farthest, float(np.abs(ours.numpy() - theirs).max()))
         if turn > 0:

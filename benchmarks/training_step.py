@@ -195,7 +195,7 @@ def prepared_cases(folder: Path) -> None:
     names = {f"organ {value}": value for value in range(1, 5)}
     (folder / "case").mkdir(parents=True)
     write_prepared_case(LabelledCase("case", volume, labels, names), folder / "case", "", ())
-    PreparedManifest(None, names, (PreparedEntry("case", "case", "training", "case"),)).write(folder)
+    PreparedManifest(None, names, (PreparedEntry("case", "case", "training", "case"),), names).write(folder)
 
 
 class Step:

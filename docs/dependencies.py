@@ -76,7 +76,7 @@ def pins() -> Iterator[Pin]:
 
 def needed_by() -> dict[str, list[str]]:
     """Which of the pinned packages ask for a package, by its canonical name."""
-    asking = defaultdict(list)
+    asking: dict[str, list[str]] = defaultdict(list)
     for pin in pins():
         for line in importlib.metadata.requires(pin.name) or []:
             try:
@@ -94,7 +94,8 @@ def licence_of(name: str) -> str:
     classified = [
         text.rpartition(" :: ")[2] for text in about.get_all("Classifier", []) if text.startswith("License ::")
     ]
-    said = about.get("License-Expression") or ", ".join(classified) or (about.get("License") or "").partition("\n")[0]
+    said = about.json.get("license_expression") or ", ".join(classified) or str(about.json.get("license", ""))
+    said = str(said).partition("\n")[0]
     return re.sub(r"\s+", " ", said).strip() or "not said"
 
 

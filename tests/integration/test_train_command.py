@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 import torch
 

@@ -5,7 +5,7 @@ import sys
 import textwrap
 import time
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 import torch
 
