@@ -32,7 +32,7 @@ def overview(results: Results) -> Table:
         scores = [(n, mean.dice[n - 1]) for n in reported]
         table.add_row(
             Text(one.title),
-            *(f"[bold]{dice:.3f}[/]" if dice == best[n] else f"{dice:.3f}" for n, dice in scores),
+            *(Text(f"{dice:.3f}", style="bold" if dice == best[n] else "") for n, dice in scores),
             f"{mean.nsd[-1]:.3f}",
             f"{mean.noc85:.1f}",
             f"{mean.failed85:.0%}",

@@ -79,8 +79,8 @@ class Recipe:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a number from 0 to 1.")
         if self.first_share is not None and not 0 < self.first_share <= 1:
             raise InvalidRequest(f"The recipe's first_share is {self.first_share}. Choose a share, at most 1.")
-        if self.seed < 0:
-            raise InvalidRequest(f"The recipe's seed is {self.seed}. Choose 0 or a positive number.")
+        if not 0 <= self.seed < 1 << 63:
+            raise InvalidRequest(f"The recipe's seed is {self.seed}. Choose a whole number from 0 to {(1 << 63) - 1}.")
         for name in ("learning_rate", "max_gradient_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidRequest(f"The recipe's {name} is {getattr(self, name)}. Choose a positive number.")
