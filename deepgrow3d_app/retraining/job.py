@@ -146,7 +146,10 @@ class JobFolder:
         Raises:
             TrainingError: it is damaged or missing.
         """
-        return JobSetup.model_validate_json(self._read(self.setup_file))
+        try:
+            return JobSetup.model_validate_json(self._read(self.setup_file))
+        except ValueError as error:
+            raise self._damaged(self.setup_file) from error
 
     def state(self) -> JobState:
         """Where the job stands.
@@ -157,7 +160,16 @@ class JobFolder:
         try:
             return JobState.model_validate_json(self._read(self.state_file))
         except ValueError as error:
-            raise TrainingError(f"'{self.state_file}' is damaged. Remove the folder of that training.") from error
+            raise self._damaged(self.state_file) from error
+
+    def check(self) -> None:
+        """Look whether the job can be shown and gone on with.
+
+        Raises:
+            TrainingError: its setup or its state is damaged or missing.
+        """
+        self.setup()
+        self.state()
 
     def write_setup(self, setup: JobSetup) -> None:
         """Keep what the job was asked for."""
@@ -187,8 +199,14 @@ class JobFolder:
             file.seek(max(0, self.log_file.stat().st_size - 200 * count))
             return file.read().decode("utf-8", "replace").splitlines()[-count:]
 
+    @staticmethod
+    def _damaged(file: Path) -> TrainingError:
+        return TrainingError(f"'{file}' is damaged. Remove the folder of that training.")
+
     def _read(self, file: Path) -> bytes:
         try:
             return file.read_bytes()
         except OSError as error:
-            raise TrainingError(f"'{file}' cannot be read: {error.strerror}.") from error
+            raise TrainingError(
+                f"'{file}' cannot be read: {error.strerror}. Restore it, or remove the folder of that training."
+            ) from error

@@ -22,7 +22,7 @@ class RetrainingOrder(BaseModel):
         learning_rate: at its peak; it falls to 0 over all epochs.
         site_share: of the patches with real labels, how many are of the site; the others are replayed, so that other
             organs are not forgotten.
-        seed: of all randomness.
+        seed: of all randomness; generators of random numbers take no larger one than 63 bits hold.
         force: whether the network is published whatever its scores are.
     """
 
@@ -33,7 +33,7 @@ class RetrainingOrder(BaseModel):
     train_batch_size: int = Field(default=2, ge=1, le=64)
     learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
     site_share: float = Field(default=0.6, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     force: bool = False
 
     @classmethod

@@ -31,6 +31,7 @@ from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
 from deepgrow3d_app.retraining.judging import Court, Target, judge
 from deepgrow3d_app.training.cases import CaseGroup, load_group
 from deepgrow3d_app.training.log import Progress
+from deepgrow3d_app.training.patch_workers import usable_cores
 from deepgrow3d_app.training.ranks import joined
 from deepgrow3d_app.training.run import RunRequest, run_training
 from deepgrow3d_app.training.validation import spread_targets
@@ -209,7 +210,7 @@ def _give_way() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("19", encoding="ascii")
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(max(1, usable_cores() // 2))
 
 
 def _end_with_the_server(stopped: threading.Event) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,7 +23,10 @@ from pydantic import BaseModel, ConfigDict
 
 from deepgrow3d_app.errors import CheckpointError, NotFound, Superseded
 from deepgrow3d_app.retraining.gate import Decision
+from deepgrow3d_app.retraining.once_log import OnceLog
 from deepgrow3d_app.volume.atomic_file import replace_file
+
+logger = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 5
 VERSIONS_FOLDER = "versions"
@@ -71,6 +75,7 @@ class Versions:
     """
 
     served: Path
+    _log: OnceLog = field(default_factory=lambda: OnceLog(logger), init=False, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -78,11 +83,9 @@ class Versions:
         return self.served.parent / VERSIONS_FOLDER
 
     def all(self) -> list[VersionRecord]:
-        """What there is, the oldest first."""
-        return sorted(
-            (VersionRecord.model_validate_json(file.read_bytes()) for file in self._records()),
-            key=lambda version: version.number,
-        )
+        """What there is, the oldest first. One whose record is damaged is passed over, which the log says once."""
+        records = (self._read(number, file) for number, file in sorted(self._files(".json").items()))
+        return [version for version in records if version is not None]
 
     def current(self) -> VersionRecord | None:
         """The one that is served; ``None`` where the served file is none of them."""
@@ -94,9 +97,13 @@ class Versions:
 
         Raises:
             NotFound: there is no such version (any more).
-            CheckpointError: its file is not what was published.
+            CheckpointError: its record is damaged, or its file is not what was published.
         """
         known = {version.number: version for version in self.all()}
+        if number not in known and number in self._files(".json"):
+            raise CheckpointError(
+                f"The record of version {number} of '{self.served.stem}' is damaged. Choose another version."
+            )
         if number not in known:
             there_are = ", ".join(map(str, known)) or "none"
             raise NotFound(f"There is no version {number} of '{self.served.stem}'. There are {there_are}.")
@@ -183,7 +190,8 @@ class Versions:
         return digest
 
     def _add(self, weights: Path, record: VersionRecord) -> VersionRecord:
-        number = 1 + max((_number_of(file) for file in self.folder.glob(f"{self.served.stem}-*.*")), default=0)
+        # By their names: a damaged version, too, keeps its number and its files.
+        number = 1 + max((*self._files(".json"), *self._files(".safetensors")), default=0)
         record = record.model_copy(update={"number": number, "published": time.time()})
         with weights.open("rb") as content:
             replace_file(self._weights(number), content)
@@ -207,10 +215,25 @@ class Versions:
     def _weights(self, number: int) -> Path:
         return self.folder / f"{self.served.stem}-{number:04d}.safetensors"
 
-    def _records(self) -> Iterator[Path]:
-        pattern = re.compile(re.escape(self.served.stem) + r"-\d{4,}\.json")
-        if self.folder.is_dir():
-            yield from (file for file in self.folder.iterdir() if pattern.fullmatch(file.name))
+    def _files(self, extension: str) -> dict[int, Path]:
+        """The files of all versions, by number. Whatever else somebody put beside them is none of ours."""
+        if not self.folder.is_dir():
+            return {}
+        pattern = re.compile(re.escape(self.served.stem) + r"-([0-9]{4,})" + re.escape(extension))
+        named = ((pattern.fullmatch(file.name), file) for file in self.folder.iterdir())
+        return {int(match[1]): file for match, file in named if match}
+
+    def _read(self, number: int, file: Path) -> VersionRecord | None:
+        try:
+            version = VersionRecord.model_validate_json(file.read_bytes())
+        except FileNotFoundError:  # another process removed it just now: it is one of the oldest
+            return None
+        except (OSError, ValueError):
+            version = None
+        if version is None or version.number != number:
+            self._log.warn(f"Version {number} is passed over: '{file}' is damaged. Restore it.")
+            return None
+        return version
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -226,16 +249,12 @@ class Versions:
         for partial in self.served.parent.glob(".*.part"):  # where others may be at work
             if time.time() - partial.stat().st_mtime > REMAINS_S:
                 partial.unlink(missing_ok=True)
-        for weights in self.folder.glob(f"{self.served.stem}-*.safetensors"):
-            if not weights.with_suffix(".json").is_file():
+        recorded = self._files(".json")
+        for number, weights in self._files(".safetensors").items():
+            if number not in recorded:
                 weights.unlink()
 
 
 def sha256_of(file: Path) -> str:
     """The digest of a file's content; "" where there is none."""
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
-
-
-def _number_of(file: Path) -> int:
-    digits = file.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else 0

@@ -93,7 +93,7 @@ class ClickQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next call would be refused."""
+        """Whether as many calls wait as may. Never where none may: a call that runs fills no queue."""
         return self._running >= self._threads and len(self._waiting) >= max(1, self._max_waiting)
 
     async def run(

@@ -24,7 +24,9 @@ from starlette.exceptions import HTTPException
 from deepgrow3d_app.errors import (
     Busy,
     Cancelled,
+    CheckpointError,
     DeepGrow3DError,
+    EngineError,
     InvalidInput,
     NotAllowed,
     NotFound,
@@ -32,6 +34,7 @@ from deepgrow3d_app.errors import (
     OutOfMemory,
     ServerFault,
     Superseded,
+    TrainingError,
 )
 from deepgrow3d_app.serving.identifiers import shown
 
@@ -56,7 +59,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
         (413, "The upload is too large."),
         (422, "A parameter is missing or of another type."),
         (429, "Too much at once: Retry-After says when to try again."),
-        (503, "Something that the server needs is not there now."),
+        (503, "Something that the server needs is not there now, or is damaged."),
         (507, "The server's disk is full or read-only."),
     )
 }
@@ -92,7 +95,7 @@ def status_and_reason(error: Exception) -> tuple[HTTPStatus, str]:
         return HTTPStatus.CONFLICT, str(error)
     if isinstance(error, Cancelled):
         return HTTPStatus.REQUEST_TIMEOUT, str(error)
-    if isinstance(error, OutOfMemory):
+    if isinstance(error, OutOfMemory | CheckpointError | EngineError | TrainingError):
         return HTTPStatus.SERVICE_UNAVAILABLE, str(error)
     if isinstance(error, ServerFault):
         return HTTPStatus.BAD_GATEWAY, str(error)

@@ -134,8 +134,8 @@ def serve(
     _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.lets_others_in)
     serving = ServingSettings.load(settings.MONAI_LABEL_APP_CONF)
     access.check_host(host, is_open=door_of(serving).is_open and not serving.insecure)
+    set_up_logs(serving.log_format)
     served = served_app()
-    set_up_logs(served.serving.log_format)
     config = uvicorn.Config(
         build(served),
         host=host,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +25,26 @@ logger = logging.getLogger(__name__)
 SETTLE_S = 120
 """How long a new network's fastest engine is waited for before it is served; the old one answers meanwhile."""
 
+READ_TRIES = 3
+"""How often a file is read that is replaced each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What answers, and the version of the checkpoint file it was made from."""
+    """What answers.
+
+    Attributes:
+        predictors: the network.
+        version: of the checkpoint file that it was made from.
+        digest: the sha256 of that file.
+    """
 
     predictors: PredictorPool
     version: FileVersion
+    digest: str
 
 
-def load_predictors(path: Path, choice: EngineChoice) -> PredictorPool:
+def load_model(path: Path, choice: EngineChoice) -> LoadedModel:
     """What answers with the checkpoint at ``path``, whoever made that file; it has answered a click already.
 
     Args:
@@ -43,17 +52,33 @@ def load_predictors(path: Path, choice: EngineChoice) -> PredictorPool:
         choice: what is to compute.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or no network can be built from it that answers.
+        CheckpointError: there is none, it is damaged or replaced all the while, or no network that answers can be built
+            from it.
         EngineError: what was chosen cannot be had.
     """
     air = Volume(np.full((8, 8, 8), -1000, np.int16), np.eye(4), name="trial")
     try:
-        predictors = PredictorPool.of(Checkpoint.load(path), choice)
+        checkpoint, version, digest = _read(path)
+        predictors = PredictorPool.of(checkpoint, choice)
         predictors.predict(air, [Click((4, 4, 4))])
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, MemoryError) as error:
         fault = str(error).partition("\n")[0].rstrip(".")
         raise CheckpointError(f"'{path.name}' holds no network that answers a click ({fault}).") from error
-    return predictors
+    return LoadedModel(predictors, version, digest)
+
+
+def _read(path: Path) -> tuple[Checkpoint, FileVersion, str]:
+    """A checkpoint, and the version and the sha256 of the very file that it was read from."""
+    for _ in range(READ_TRIES):
+        version = file_version(path)
+        checkpoint = Checkpoint.load(path)
+        try:
+            digest = sha256_of(path)
+        except OSError as error:
+            raise CheckpointError(f"'{path.name}' cannot be read: {error.strerror}.") from error
+        if file_version(path) == version:  # else the digest may be another file's
+            return checkpoint, version, digest
+    raise CheckpointError(f"'{path.name}' was replaced {READ_TRIES} times while it was read. Replace it once.")
 
 
 class ServedModel:
@@ -72,10 +97,9 @@ class ServedModel:
         self.path = path
         self._choice = choice
         self._lock = threading.Lock()
-        version = file_version(path)
-        self._loaded = LoadedModel(aside(self._load), version)
-        self._looked_at = version
-        self._digest: tuple[FileVersion, str] = ((), "")
+        self._versions = Versions(path)
+        self._loaded = aside(self._load)
+        self._looked_at = self._loaded.version
 
     @property
     def loaded(self) -> LoadedModel:
@@ -88,26 +112,21 @@ class ServedModel:
         Where the new file is missing or damaged, the model loaded before goes on serving; the log
         says so once for each such file.
         """
-        version = file_version(self.path)
-        if version != self._looked_at:
+        if file_version(self.path) != self._looked_at:
             with self._lock:
+                version = file_version(self.path)  # as it is now: this thread may have waited for another one's reload
                 if version != self._looked_at:
-                    self._reload(version)
-                    self._looked_at = version
+                    self._looked_at = self._reload(version)
         return self._loaded
 
     def digest(self) -> str:
-        """The sha256 of the file that the model in memory was made from; "" where it was gone before anybody asked."""
-        version = self._loaded.version
-        if self._digest[0] != version:
-            with contextlib.suppress(OSError):
-                self._digest = (version, sha256_of(self.path))
-        return self._digest[1] if self._digest[0] == version else ""
+        """The sha256 of the file that the model in memory was made from, whatever lies in its place by now."""
+        return self._loaded.digest
 
     @property
     def versions(self) -> Versions:
         """What was served so far."""
-        return Versions(self.path)
+        return self._versions
 
     def publish(self, weights: Path, record: VersionRecord, judged_against: str | None = None) -> VersionRecord:
         """Serve the checkpoint ``weights`` from some click on, as a new version; no click waits for it.
@@ -130,25 +149,27 @@ class ServedModel:
 
     def _serve(self, weights: Path | None, put: Callable[[], VersionRecord]) -> VersionRecord:
         """Load ``weights`` while the old network answers; then put them in place, and swap both between two clicks."""
-        predictors = None
+        model = None
         if weights is not None:
-            predictors = aside(lambda: load_predictors(weights, self._choice))
-            predictors.settle(SETTLE_S)
+            model = aside(lambda: load_model(weights, self._choice))
+            model.predictors.settle(SETTLE_S)
         with self._lock:
             version = put()
-            if predictors is not None:
-                self._looked_at = file_version(self.path)
-                self._loaded = LoadedModel(predictors, self._looked_at)
+            placed = file_version(self.path)
+            if model is not None and sha256_of(self.path) == model.digest:  # else somebody else's took its place
+                self._loaded, self._looked_at = replace(model, version=placed), placed
         self.current()
         return version
 
-    def _load(self) -> PredictorPool:
-        return load_predictors(self.path, self._choice)
+    def _load(self) -> LoadedModel:
+        return load_model(self.path, self._choice)
 
-    def _reload(self, version: FileVersion) -> None:
+    def _reload(self, version: FileVersion) -> FileVersion:
+        """Load the file, which is at ``version`` or a later one; returns the version that was looked at."""
         try:
-            self._loaded = LoadedModel(self._load(), version)
+            self._loaded = self._load()
         except (CheckpointError, EngineError, OutOfMemory) as error:
             logger.error("The model loaded before goes on serving: %s", error)  # noqa: TRY400 - the message says it all
-        else:
-            logger.info("Serving the new checkpoint '%s'", self.path.name)
+            return version
+        logger.info("Serving the new checkpoint '%s'", self.path.name)
+        return self._loaded.version

@@ -1,4 +1,4 @@
-"""A full disk, a disk that cannot be written, a DICOMweb server that keeps silent: each is an answer, and passes."""
+"""A full disk, one that cannot be written, damaged records, a DICOMweb server that keeps silent: each is an answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
+import torch
+
+from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
+from deepgrow3d_app.model.network import build_network
+from deepgrow3d_app.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Launcher, Phantom, Server
@@ -104,6 +109,59 @@ def test_an_image_that_cannot_be_read(launcher: Launcher, small_disk: Path, phan
     (small_disk / "ct.nii.gz").unlink()
     gone = server.infer({"foreground": [phantom.centre], "background": []}, image="ct")
     assert gone.status_code == 404
+
+
+def small_network(file: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    spec = ModelSpec(channels=(4, 8, 8), patch_shape=(32, 32, 32))
+    Checkpoint(spec, weights_of(build_network(spec))).save(file)
+    return file
+
+
+def cut(file: Path) -> None:
+    """Leave what a crash of the disk may leave."""
+    file.write_bytes(file.read_bytes()[:20])
+
+
+def test_damaged_records_of_trainings_and_versions(launcher: Launcher, phantom: Phantom) -> None:
+    studies = launcher.folder / "studies"
+    training = studies / ".deepgrow3d" / "training" / "jobs" / "0001"
+    training.mkdir(parents=True)
+    (training / "state.json").write_text('{"id": "00')
+    shutil.copy(phantom.file, studies / "ct.nii.gz")
+    checkpoint = small_network(launcher.folder / "model" / "small.safetensors", 0)
+    server = launcher.serve(studies, "--checkpoint", str(checkpoint))
+    for path in ("/info/", "/status", "/info/"):
+        server.json(path)
+    assert server.request("GET", "/train/").status_code == 404
+    assert server.json("/train/?all=true") == []
+    assert server.log.read_text().count("Training 0001 is passed over") == 1
+    resumed = server.request("POST", "/train/deepgrow3d", json={"resume": "0001"})
+    assert resumed.status_code == 503
+    assert "remove the folder of that training" in reason(resumed)
+
+    def put(seed: int) -> int:
+        content = small_network(launcher.folder / "other.safetensors", seed).read_bytes()
+        answer = server.request("PUT", "/model/deepgrow3d", files={"file": ("other.safetensors", content)})
+        assert answer.ok, answer.text
+        return int(answer.json()["version"])
+
+    assert put(1) == 2
+    cut(checkpoint.parent / "versions" / "small-0001.safetensors")
+    back = server.request("POST", "/model/rollback/deepgrow3d?version=1")
+    assert (back.status_code, reason(back)) == (503, "Version 1 of 'small' is damaged. Choose another version.")
+    cut(checkpoint.parent / "versions" / "small-0001.json")
+    back = server.request("POST", "/model/rollback/deepgrow3d?version=1")
+    assert back.status_code == 503
+    assert "record of version 1 of 'small' is damaged" in reason(back)
+    assert put(2) == 3
+    versions = server.json("/model/versions/deepgrow3d")
+    assert (versions["served"], [version["number"] for version in versions["versions"]]) == (3, [2, 3])
+
+    server.stop()
+    second = launcher.serve(studies, "--checkpoint", str(checkpoint))
+    second.json("/info/")
+    assert "Traceback" not in second.log.read_text()
 
 
 class Silent:

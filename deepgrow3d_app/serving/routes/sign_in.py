@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from monailabel.config import settings
 
-from deepgrow3d_app.errors import DeepGrow3DError, NotFound
+from deepgrow3d_app.errors import NotFound, NotSignedIn
 from deepgrow3d_app.serving.access import USER
 from deepgrow3d_app.serving.security.bearer import COOKIE, token_of
 from deepgrow3d_app.serving.security.identity import Door
@@ -68,7 +68,7 @@ def log_in(request: Request, token: Annotated[str, Form()], next: Annotated[str,
         return RedirectResponse(_checked_next(next), 303)
     try:
         door.identify(token)
-    except DeepGrow3DError:
+    except NotSignedIn:
         return _page(next, "That is no token of this server, or it was revoked.", 401)
     answer = RedirectResponse(_checked_next(next), 303)
     is_secure = request.url.scheme == "https"

@@ -204,7 +204,7 @@ class TokenDoor:
         with self._lock:
             try:
                 status = self._path.stat()
-                version = (status.st_mtime_ns, status.st_size, status.st_ino)
+                version = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)  # chown mends, too
                 if version != self._version:
                     self._version = version
                     self._entries = ()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from deepgrow3d_app.cases.source import CaseSource
-from deepgrow3d_app.errors import CheckpointError, DeepGrow3DError, Superseded
+from deepgrow3d_app.errors import CheckpointError, DeepGrow3DError, Superseded, TrainingError
 from deepgrow3d_app.model.checkpoint import Checkpoint, lineage
 from deepgrow3d_app.retraining.job import JobFolder, JobState
 from deepgrow3d_app.retraining.versions import VersionRecord, sha256_of
@@ -130,7 +130,7 @@ class Attendant:
                 self.job.run.state_file.unlink(missing_ok=True)
                 shutil.rmtree(self.job.run.cases, ignore_errors=True)
             replace_file(self.job.path / "report.json", io.BytesIO(state.model_dump_json(indent=1).encode()))
-        except OSError as error:
+        except (TrainingError, OSError) as error:
             logger.error("Training %s: its end cannot be written: %s", self.job.name, error)  # noqa: TRY400
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from deepgrow3d_app.cases.source import CaseSource
-from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound
+from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound, TrainingError
 from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
+from deepgrow3d_app.retraining.once_log import OnceLog
 from deepgrow3d_app.retraining.order import RetrainingOrder
 from deepgrow3d_app.serving.attendance import Attendance
 from deepgrow3d_app.serving.identifiers import shown
@@ -62,6 +63,7 @@ class Trainings:
         self._cases = cases
         self._lock = threading.Lock()
         self._work: Attendant | None = None
+        self._log = OnceLog(logger)
 
     @property
     def is_read_only(self) -> bool:
@@ -92,6 +94,7 @@ class Trainings:
 
         Raises:
             NotFound: there is no such training.
+            TrainingError: its records are damaged.
             InvalidRequest: it came to an end.
             Busy: a training runs already.
         """
@@ -116,10 +119,13 @@ class Trainings:
         """Stop the training that runs, within 5 seconds; it can be resumed.
 
         Raises:
-            NotFound: none runs here.
+            NotFound: none is running.
+            Busy: another server runs one, and only that one can stop it.
         """
-        work = self._work
+        with self._lock:  # one that this server begins just now has begun
+            work = self._work
         if work is None or not work.thread.is_alive():
+            self._refuse_second()
             raise NotFound("No training is running.")
         work.stop()
         work.thread.join(STOP_S + 0.4)
@@ -138,7 +144,7 @@ class Trainings:
         return state if state is not None and state.status == "RUNNING" else None
 
     def all(self) -> list[JobState]:
-        """The trainings that are remembered, oldest first."""
+        """The trainings that are remembered, oldest first; without those whose records are damaged."""
         return [self._seen(job) for job in self._jobs()]
 
     def details(self, state: JobState, count: int = 20) -> list[str]:
@@ -187,6 +193,18 @@ class Trainings:
         return self._places.folder / "jobs"
 
     def _jobs(self) -> list[JobFolder]:
+        """Those that can be read. A damaged one takes nothing from the others; the log says once what is wrong."""
+        return [job for job in self._folders() if self._is_readable(job)]
+
+    def _is_readable(self, job: JobFolder) -> bool:
+        try:
+            job.check()
+        except TrainingError as error:
+            self._log.warn(f"Training {job.name} is passed over: {error}")
+            return False
+        return True
+
+    def _folders(self) -> list[JobFolder]:
         if self._places.folder is None:
             return []
         folder = self._places.folder / "jobs"
@@ -194,13 +212,14 @@ class Trainings:
         return [JobFolder(folder / name) for name in names if (folder / name / "state.json").is_file()]
 
     def _named(self, job_id: str | None) -> JobFolder:
-        jobs = {job.name: job for job in self._jobs()}
-        if not jobs:
+        if job_id is None and (readable := self._jobs()):
+            return readable[-1]
+        jobs = {job.name: job for job in self._folders()}
+        if job_id is None or not jobs:
             raise NotFound("There is no training to go on with. Start one.")
-        if job_id is None:
-            return jobs[max(jobs)]
         if job_id not in jobs:
             raise NotFound(f"There is no training {shown(job_id)}. There are {', '.join(jobs)}.")
+        jobs[job_id].check()
         return jobs[job_id]
 
     def _seen(self, job: JobFolder) -> JobState:
@@ -219,9 +238,14 @@ class Trainings:
     def _refuse_second(self) -> None:
         running = self.running()
         if running is not None:
+            work = self._work
+            if work is not None and work.thread.is_alive() and work.job.name == running.id:
+                where, remedy = "", "stop it (DELETE /train/)"
+            else:
+                where, remedy = " in another server on these studies", "stop it there (DELETE /train/ at that server)"
             raise Busy(
-                f"Training {running.id} is running ({running.message or running.stage}). "
-                "Wait until it has ended, or stop it (DELETE /train/).",
+                f"Training {running.id} is running{where} ({running.message or running.stage}). "
+                f"Wait until it has ended, or {remedy}.",
                 retry_after_s=max(1, round(running.seconds_left or 10)),
             )
 

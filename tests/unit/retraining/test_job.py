@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.retraining.job import JobFolder, JobState
+from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
+from deepgrow3d_app.retraining.order import RetrainingOrder
 
 
 @pytest.fixture
@@ -30,6 +31,36 @@ def test_a_damaged_state_is_named(job):
     job.state_file.write_text("{")
     with pytest.raises(TrainingError, match="is damaged"):
         job.state()
+
+
+@pytest.mark.parametrize("content", ["", '{"order": {', '{"order": {"seed": -1}, "client": "anna"}'])
+def test_a_damaged_setup_is_named(job, content):
+    with pytest.raises(TrainingError, match=r"job\.json' cannot be read"):
+        job.setup()
+    job.setup_file.write_text(content)
+    with pytest.raises(TrainingError, match=r"job\.json' is damaged\. Remove the folder"):
+        job.setup()
+
+
+def test_what_can_be_gone_on_with_has_a_setup_and_a_state(job, tmp_path):
+    setup = JobSetup(
+        order=RetrainingOrder(),
+        client="anna",
+        prepared=tmp_path / "cases",
+        replay=(),
+        reference=None,
+        reference_structures=(),
+    )
+    job.write_setup(setup)
+    job.write_state(state())
+    job.check()
+    assert job.setup() == setup
+    for file in (job.setup_file, job.state_file):
+        content = file.read_bytes()
+        file.write_bytes(content[:-3])
+        with pytest.raises(TrainingError, match=f"{file.name}' is damaged"):
+            job.check()
+        file.write_bytes(content)
 
 
 def test_the_last_lines(job):

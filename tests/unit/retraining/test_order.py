@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from deepgrow3d_app.errors import InvalidRequest
 from deepgrow3d_app.model.spec import ModelSpec
@@ -20,12 +21,20 @@ def test_what_viewers_send_for_other_trainers_is_passed_over():
         {"learning_rate": -1},
         {"learning_rate": float("nan")},
         {"site_share": 2},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"seed": 10**23},
     ],
 )
 def test_a_value_outside_its_bounds_is_named(given):
     (name,) = given
     with pytest.raises(InvalidRequest, match=name):
         RetrainingOrder.of(given)
+
+
+def test_the_largest_seed_can_be_used():
+    order = RetrainingOrder.of({"seed": 2**63 - 1})
+    assert torch.Generator().manual_seed(order.plan(ModelSpec()).recipe.seed).initial_seed() == 2**63 - 1
 
 
 def test_the_plan_validates_after_each_epoch_and_ends_with_the_last():

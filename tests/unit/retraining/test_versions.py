@@ -1,4 +1,6 @@
 import itertools
+import json
+import logging
 
 import pytest
 
@@ -84,6 +86,61 @@ def test_a_damaged_version_is_not_served(versions, served, publish):
     with pytest.raises(CheckpointError, match="Version 1 of 'net' is damaged"):
         versions.roll_back(1)
     assert served.read_bytes() == b"better"
+
+
+def damaged(file, kind):
+    """What is left of ``file`` after a crash of the disk, or after somebody's copy of another version's."""
+    content = file.read_bytes()
+    if kind == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    elif kind == "gone":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_text(json.dumps({**json.loads(content), "number": 7}))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["truncated", "gone", "of another version"])
+def test_a_damaged_record_takes_nothing_from_the_other_versions(versions, served, publish, caplog, kind):
+    publish(b"better")
+    publish(b"best")
+    record = damaged(versions.folder / "net-0001.json", kind)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert [v.number for v in versions.all()] == [2, 3]
+    assert len(caplog.messages) == 1, "once, and not at every look"
+    assert str(record) in caplog.text
+    assert versions.roll_back().number == 2
+    with pytest.raises(CheckpointError, match=r"record of version 1 of 'net' is damaged\. Choose another version"):
+        versions.roll_back(1)
+    assert served.read_bytes() == b"better"
+    assert (versions.folder / "net-0001.safetensors").read_bytes() == b"shipped"
+
+
+def test_the_number_of_a_damaged_version_is_not_given_again(versions, served, publish):
+    publish(b"better")
+    record = damaged(versions.folder / "net-0002.json", "truncated")
+    left = record.read_bytes()
+    assert publish(b"best").number == 4, "what was served is kept as a version that has a record, the third"
+    assert [(v.number, v.made_by) for v in versions.all()] == [(1, "found"), (3, "found"), (4, "training")]
+    assert record.read_bytes() == left
+    assert record.with_suffix(".safetensors").read_bytes() == versions.file(3).read_bytes() == b"better"
+    assert served.read_bytes() == b"best"
+
+
+def test_what_somebody_put_beside_the_versions_stays(versions, publish):
+    publish(b"better")
+    others = [versions.folder / name for name in ("net-backup.safetensors", "net-12.safetensors", "net-0007.bak")]
+    for file in others:
+        file.write_bytes(b"mine")
+    unrecorded = versions.folder / "net-0009.safetensors"
+    unrecorded.write_bytes(b"of a publication that was killed")
+    versions.roll_back()
+    for number in range(KEPT_VERSIONS + 1):
+        publish(b"weights %d" % number)
+    assert [file.read_bytes() for file in others] == [b"mine"] * 3
+    assert not unrecorded.exists()
 
 
 def test_the_newest_are_kept_and_the_one_that_is_served(versions, served, publish):

@@ -147,6 +147,20 @@ def test_a_full_queue_says_when_to_come_back():
     with_deadline(scenario)
 
 
+@pytest.mark.parametrize(("max_waiting", "is_full"), [(0, False), (1, True), (2, False)])
+def test_a_queue_is_full_by_those_that_wait_and_not_by_those_that_run(max_waiting, is_full):
+    async def scenario():
+        line = Line(max_waiting)
+        async with anyio.create_task_group() as tasks:
+            await start(tasks, line, *[(name, clicks(A, annotator=name)) for name in ("anna", "bert")])
+            assert line.queue.is_full is is_full
+            line.held.set()
+        assert isinstance(line.outcomes["bert"], Busy) is (max_waiting == 0)
+        assert not line.queue.is_full
+
+    with_deadline(scenario)
+
+
 def test_a_newer_click_finds_room_in_a_full_queue_where_its_own_older_one_waits():
     async def scenario():
         line = Line(max_waiting=1)

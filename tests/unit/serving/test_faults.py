@@ -29,6 +29,19 @@ def test_what_the_caller_can_mend_is_told_in_full(error, status):
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        errors.CheckpointError("Version 1 of 'deepgrow3d' is damaged. Choose another version."),
+        errors.EngineError("OpenVINO is not installed. Choose another engine."),
+        errors.TrainingError("'0001/state.json' is damaged. Remove the folder of that training."),
+        errors.OutOfMemory("There is no memory left for an answer. Close other programs."),
+    ],
+)
+def test_what_the_server_lacks_is_told_in_full(error):
+    assert status_and_reason(error) == (503, str(error))
+
+
+@pytest.mark.parametrize(
     ("error", "answer"),
     [
         (ImageNotFoundException("Image x not found"), (404, "Image x not found")),
@@ -45,7 +58,6 @@ def test_errors_of_monai_label_keep_their_text(error, answer):
         ValueError("secret"),
         FileNotFoundError(errno.ENOENT, "secret", "/secret"),
         MONAILabelException(MONAILabelError.SERVER_ERROR, "secret"),
-        errors.CheckpointError("secret"),
     ],
 )
 def test_our_own_faults_keep_their_text_to_the_log(error):

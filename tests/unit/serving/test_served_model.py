@@ -10,8 +10,9 @@ from deepgrow3d_app.model.checkpoint import SPEC_KEY, Checkpoint, weights_of
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import ModelSpec
-from deepgrow3d_app.retraining.versions import VersionRecord
-from deepgrow3d_app.serving.served_model import ServedModel
+from deepgrow3d_app.retraining.versions import VersionRecord, Versions, sha256_of
+from deepgrow3d_app.serving import served_model
+from deepgrow3d_app.serving.served_model import READ_TRIES, ServedModel
 
 TORCH = EngineChoice("torch", Path("unused"))
 
@@ -107,3 +108,61 @@ def test_what_answers_no_click_is_not_published(checkpoint, tmp_path, content):
         model.publish(tmp_path / "candidate.safetensors", VersionRecord(made_by="upload"))
     assert labels(model) == ("liver",)
     assert model.versions.all() == []
+
+
+def test_the_digest_is_that_of_what_answers_and_not_of_the_file_in_its_place(checkpoint):
+    liver = sha256_of(checkpoint)
+    model = ServedModel(checkpoint, TORCH)
+    publish(checkpoint, "spleen")
+    assert (model.loaded.predictors.spec.labels, model.digest()) == (("liver",), liver)
+    checkpoint.write_bytes(b"garbage")
+    assert (labels(model), model.digest()) == (("liver",), liver)
+    publish(checkpoint, "spleen")
+    assert (labels(model), model.digest()) == (("spleen",), sha256_of(checkpoint))
+    checkpoint.unlink()
+    assert model.digest() == model.loaded.digest != liver
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(checkpoint, monkeypatch):
+    names = iter(["spleen"])
+
+    def replaced_first(path):
+        for name in names:
+            publish(path, name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(served_model, "sha256_of", replaced_first)
+    model = ServedModel(checkpoint, TORCH)
+    assert (model.loaded.predictors.spec.labels, model.digest()) == (("spleen",), sha256_of(checkpoint))
+    assert model.current() is model.loaded
+
+
+def test_a_file_that_is_replaced_all_the_while_is_not_served(checkpoint, monkeypatch):
+    model = ServedModel(checkpoint, TORCH)
+
+    def replaced(path):
+        publish(path, "kidney")
+        return sha256_of(path)
+
+    monkeypatch.setattr(served_model, "sha256_of", replaced)
+    with pytest.raises(CheckpointError, match=f"replaced {READ_TRIES} times while it was read"):
+        ServedModel(checkpoint, TORCH)
+    assert labels(model) == ("liver",)
+    monkeypatch.undo()
+    assert labels(model) == ("kidney",), "it is looked at again at the next click"
+
+
+def test_what_takes_the_place_of_a_publication_at_once_is_served(checkpoint, tmp_path, monkeypatch):
+    model = ServedModel(checkpoint, TORCH)
+    publish(tmp_path / "candidate.safetensors", "spleen")
+    put = Versions.publish
+
+    def replaced(*arguments):
+        version = put(*arguments)
+        publish(checkpoint, "kidney")
+        return version
+
+    monkeypatch.setattr(Versions, "publish", replaced)
+    version = model.publish(tmp_path / "candidate.safetensors", VersionRecord(made_by="upload"))
+    assert (labels(model), model.digest()) == (("kidney",), sha256_of(checkpoint))
+    assert version.sha256 == sha256_of(model.versions.file(version.number)) != model.digest()

@@ -1,5 +1,6 @@
 """Trainings that overlap with other trainings, other servers and other networks; their process is a stand-in."""
 
+import logging
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from deepgrow3d_app.errors import Busy, NotFound
+from deepgrow3d_app.errors import Busy, NotFound, TrainingError
 from deepgrow3d_app.model.checkpoint import Checkpoint
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.retraining.gate import Decision, Scores
@@ -188,6 +189,61 @@ def test_an_earlier_training_that_is_gone_on_with_is_the_one_that_runs(server):
     assert third.ended.is_set()
     with pytest.raises(NotFound):
         one.stop()
+
+
+def test_a_training_of_another_server_is_stopped_there(server):
+    one, other = server(), server()
+    _, process = started(one)
+    there = r"Training 0001 is running in another server on these studies .* stop it there \(DELETE /train/ at that"
+    with pytest.raises(Busy, match=there):
+        other.start(RetrainingOrder(), "bert")
+    with pytest.raises(Busy, match=there):
+        other.stop()
+    assert not process.ended.is_set()
+    with pytest.raises(Busy, match=r"Training 0001 is running \(.*\)\. .* stop it \(DELETE /train/\)\."):
+        one.start(RetrainingOrder(), "anna")
+    assert one.stop().status == "STOPPED"
+    for stopped in (one, other):
+        with pytest.raises(NotFound, match="No training is running"):
+            stopped.stop()
+
+
+@pytest.mark.parametrize("file", ["state_file", "setup_file"])
+def test_a_damaged_record_takes_nothing_from_the_other_trainings(server, caplog, file):
+    one = server()
+    started(one)
+    one.stop()
+    damaged = getattr(one._work.job, file)
+    damaged.write_bytes(left := damaged.read_bytes()[:20])
+    with caplog.at_level(logging.WARNING):
+        one.recover()
+        assert [one.all(), one.latest(), one.running()] == [[], None, None]
+    assert [message for message in caplog.messages if damaged.name in message] == [
+        f"Training 0001 is passed over: '{damaged}' is damaged. Remove the folder of that training."
+    ], "once, and not at every look"
+    with pytest.raises(NotFound, match="no training to go on with"):
+        one.resume(None)
+    with pytest.raises(TrainingError, match=rf"{damaged.name}' is damaged\. Remove the folder"):
+        one.resume("0001")
+    assert started(one)[0].id == "0002", "the number stays taken"
+    one.stop()
+    assert [state.id for state in one.all()] == ["0002"]
+    assert one.resume(None).id == "0002"
+    one.stop()
+    assert damaged.read_bytes() == left
+
+
+def test_a_training_whose_record_is_damaged_while_it_runs_ends_in_order(server, caplog):
+    one = server()
+    _, process = started(one)
+    one._work.job.state_file.write_bytes(b"{")
+    process.stop()
+    one._work.thread.join(30)
+    assert "Training 0001: its end cannot be written" in caplog.text
+    assert one.latest() is None
+    _, second = started(one)
+    second.leave(2)
+    assert (finished(one).id, finished(one).status) == ("0002", "DONE")
 
 
 def test_a_training_that_begins_runs_for_whoever_looks(server, monkeypatch):

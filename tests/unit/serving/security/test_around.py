@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+import requests
 from fastapi import FastAPI
 from monailabel.config import settings as monailabel_settings
 from pydantic import AnyHttpUrl
@@ -214,6 +215,22 @@ def test_whoever_tries_passwords_out_has_to_wait_too(tmp_path, tokens):
         assert set(statuses) <= {401, 429}
     assert thief.post("/login", data={"token": tokens["user"]}).status_code == 429
     assert thief.get("/me", headers=bearer(tokens["user"])).json() == "the-user", "good tokens are not kept out"
+
+
+def test_a_realm_that_is_away_is_no_fault_of_whoever_signs_in(tmp_path, monkeypatch):
+    def gone(url, timeout):
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", gone)
+    monkeypatch.setattr(monailabel_settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    monkeypatch.setattr(monailabel_settings, "MONAI_LABEL_AUTH_REALM_URI", "https://realm.example/realms/hospital")
+    browser = client(tmp_path)
+    elsewhere = browser.get("/image", headers=bearer("a.b.c"))
+    assert elsewhere.status_code == 502
+    for _ in range(FAILURES_PER_MINUTE + 1):
+        answer = browser.post("/login", data={"token": "a.b.c"})
+        assert (answer.status_code, answer.json()) == (502, elsewhere.json())
+    assert "https://realm.example/realms/hospital" in answer.json()["detail"]
 
 
 def test_nothing_is_taken_in_from_somebody_unknown(tmp_path, tokens):

@@ -135,6 +135,27 @@ def test_a_file_that_becomes_unreadable_lets_nobody_in(tmp_path, caplog):
         TokenDoor(file.path)
 
 
+def test_a_file_that_is_mended_by_its_rights_alone_is_read_again(tmp_path, monkeypatch):
+    """As by chown in a container: neither its content nor the time of that changes."""
+    file = TokenFile(tmp_path / "tokens.txt")
+    anna = file.add("anna", Role.USER)
+    door = TokenDoor(file.path)
+    ben = file.add("ben", Role.USER)
+
+    def refused(file):
+        raise PermissionError(13, "Permission denied", str(file.path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TokenFile, "entries", refused)
+        for token in (anna, ben):
+            with pytest.raises(NotSignedIn):
+                door.identify(token)
+    with pytest.raises(NotSignedIn):  # it is not tried again for nothing
+        door.identify(ben)
+    file.path.chmod(0o640)
+    assert door.identify(ben) == Identity("ben", Role.USER)
+
+
 def test_a_change_keeps_the_file_s_mode(tmp_path):
     file = TokenFile(tmp_path / "tokens.txt")
     file.add("anna", Role.USER)
