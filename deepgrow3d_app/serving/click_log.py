@@ -1,16 +1,16 @@
 """Which clicks were answered, and from which earlier mask: enough to compute every mask anew.
 
 Viewers send their foreground and background clicks as two lists, so a request does not say which click came last.
-The log does. It outlives the masks in :mod:`click_memory` and the server's process: whatever was answered once is
-answered in the same way again.
+The log does. It outlives the masks in :mod:`click_memory` and the server's process, and servers on the same folder
+share it: whatever was answered once, by any of them, is answered in the same way again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.serving.click_memory import Clicks, Subject
+from deepgrow3d_app.serving.file_version import FileVersion, file_version
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,21 @@ class Answered:
     made_from: Clicks | None
 
 
+@dataclass(slots=True)
+class _History:
+    """What is known of one subject.
+
+    Attributes:
+        version: its file's, as far as it is known here.
+        answers: by their clicks, the latest last.
+        is_cut: whether the file ends within a line: its process was killed, or is still writing it.
+    """
+
+    version: FileVersion
+    answers: dict[Clicks, Answered]
+    is_cut: bool
+
+
 def way_to(asked: Clicks, history: Iterable[Answered]) -> list[Clicks]:
     """Which clicks to answer one after the other, each from the mask of those before, up to ``asked``.
 
@@ -63,7 +79,7 @@ def way_to(asked: Clicks, history: Iterable[Answered]) -> list[Clicks]:
 
 
 class ClickLog:
-    """What was answered, by subject; thread-safe.
+    """What was answered, by subject; safe to share between threads, and its folder between processes.
 
     Args:
         folder: where it is kept, a file for each subject; ``None`` keeps the latest histories in memory only. A
@@ -76,33 +92,39 @@ class ClickLog:
         self._max_files = max_files
         self._lock = threading.Lock()
         self._is_failing = False
-        self._histories: OrderedDict[str, dict[Clicks, Answered]] = OrderedDict()
+        self._histories: OrderedDict[str, _History] = OrderedDict()
 
     def history(self, subject: Subject) -> Sequence[Answered]:
         """All that was answered about ``subject``, whatever model answered, the latest last.
 
-        Clicks that were asked for again, as after an undo, count as of then while this process runs.
+        Clicks that were asked for again, as after an undo, count as of then while this process runs and no other one
+        answers.
         """
         with self._lock:
-            return list(self._history(_key(subject)).values())
+            return list(self._history(_key(subject)).answers.values())
 
-    def add(self, subject: Subject, answered: Answered) -> None:
-        """Log one answer, made from one that is logged; clicks that are logged already stay as they are."""
+    def add(self, subject: Subject, answered: Answered) -> bool:
+        """Log one answer; clicks that are logged already stay as they are.
+
+        Returns:
+            Whether these clicks are answered like that. Where not, another process answered them first, or removed
+            what they were made from: look at the history again.
+        """
         key = _key(subject)
         with self._lock:
             history = self._history(key)
-            if answered.clicks in history:
-                history[answered.clicks] = history.pop(answered.clicks)  # the latest again
-                return
-            is_known = answered.made_from is None or answered.made_from in history
-            if not is_known or len(history) >= MAX_ANSWERS:
-                return
-            history[answered.clicks] = answered
-            line = {
-                "clicks": _listed(answered.clicks),
-                "made_from": None if answered.made_from is None else _listed(answered.made_from),
-            }
-            self._write(key, json.dumps(line) + "\n", is_new=len(history) == 1)
+            answers = history.answers
+            if answered.clicks in answers:
+                counts = answers[answered.clicks] = answers.pop(answered.clicks)  # the latest again
+                return counts.made_from == answered.made_from
+            if answered.made_from is not None and answered.made_from not in answers:
+                return False
+            if len(answers) >= MAX_ANSWERS:
+                return True
+            answers[answered.clicks] = answered
+            self._write(key, history, answered)
+            counts = self._history(key).answers.get(answered.clicks, answered)
+            return counts.made_from == answered.made_from
 
     def forget(self, image: str) -> None:
         """Remove the logs of all subjects of ``image``, which is gone."""
@@ -114,53 +136,65 @@ class ClickLog:
                 for file in self._folder.glob(f"{prefix}*{SUFFIX}"):
                     self._try(partial(file.unlink, missing_ok=True))
 
-    def _history(self, key: str) -> dict[Clicks, Answered]:
-        if key not in self._histories:
-            self._histories[key] = self._read(key)
+    def _history(self, key: str) -> _History:
+        """What is known of a subject, read again where another process wrote to its file, or removed it."""
+        version = () if self._folder is None else file_version(self._file(self._folder, key))
+        history = self._histories.get(key)
+        if history is None or history.version != version:
+            history = self._histories[key] = self._read(key, version)
         self._histories.move_to_end(key)
         while len(self._histories) > HISTORIES_IN_MEMORY:
             self._histories.popitem(last=False)
-        return self._histories[key]
-
-    def _read(self, key: str) -> dict[Clicks, Answered]:
-        """The history on disk, up to the first line that is damaged; what comes after that is cut off."""
-        if self._folder is None:
-            return {}
-        file = self._folder / (key + SUFFIX)
-        history: dict[Clicks, Answered] = {}
-        content, good_bytes = b"", 0
-        try:
-            content = file.read_bytes()
-            for line in content.splitlines(keepends=True):
-                if not line.endswith(b"\n"):  # a process was killed while it wrote
-                    break
-                parsed = json.loads(line)
-                clicks, earlier = _parsed(parsed["clicks"]), parsed["made_from"]
-                made_from = None if earlier is None else _parsed(earlier)
-                if made_from is not None and not made_from < clicks:
-                    raise ValueError("an answer was made from other clicks")
-                # Another process may have logged the same clicks: the first answer counts.
-                history.setdefault(clicks, Answered(clicks, made_from))
-                good_bytes += len(line)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            logger.warning("The click log '%s' is damaged (%s): %d answers are used", key, error, len(history))
-        if good_bytes < len(content):
-            self._try(lambda: os.truncate(file, good_bytes))
         return history
 
-    def _write(self, key: str, line: str, *, is_new: bool) -> None:
+    def _read(self, key: str, version: FileVersion) -> _History:
+        """The history on disk; what is damaged is left out, with all that was made from it.
+
+        ``version`` is from before: what is written meanwhile is found the next time.
+        """
+        history = _History(version, {}, is_cut=False)
+        if self._folder is None:
+            return history
+        try:
+            content = self._file(self._folder, key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return history
+        except OSError as error:
+            logger.warning("The click log '%s' cannot be read (%s)", key, error.strerror)
+            return history
+        *lines, last = content.split(b"\n")
+        history.is_cut = bool(last)
+        faults = []
+        for line in filter(None, lines):
+            try:
+                _take_in(history.answers, line)
+            except (ValueError, KeyError, TypeError, IndexError) as error:  # noqa: PERF203 - each line on its own
+                faults.append(error)
+        if faults:
+            used = len(history.answers)
+            logger.warning("The click log '%s' is damaged (%s): %d answers are used", key, faults[0], used)
+        if last:
+            with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+                _take_in(history.answers, last)  # all of it but the end of the line
+        return history
+
+    def _write(self, key: str, history: _History, answered: Answered) -> None:
         if self._folder is None:
             return
         folder = self._folder
+        file = self._file(folder, key)
+        content = (b"\n" if history.is_cut else b"") + _line(answered)
+        size = history.version[1] if history.version else 0
 
         def append() -> None:
-            if is_new:
+            if len(history.answers) == 1:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._remove_oldest(folder)
-            with (folder / (key + SUFFIX)).open("a", encoding="utf-8") as file:
-                file.write(line)
+            with file.open("ab", buffering=len(content) + 1) as log:  # in one piece: others may write too
+                log.write(content)
+            version = file_version(file)
+            if version and version[1] == size + len(content):  # else somebody did, and it is read again
+                history.version, history.is_cut = version, False
 
         self._try(append)
 
@@ -169,8 +203,11 @@ class ClickLog:
         if len(files) >= self._max_files:
             by_age = sorted(files, key=_age)
             for file in by_age[: len(files) // 10 + 1]:  # some at once: looking at all of them takes a while
-                self._histories.pop(file.stem, None)  # what is logged next would continue a file that is gone
                 file.unlink(missing_ok=True)
+
+    @staticmethod
+    def _file(folder: Path, key: str) -> Path:
+        return folder / (key + SUFFIX)
 
     def _try(self, change: Callable[[], object]) -> None:
         try:
@@ -185,8 +222,26 @@ class ClickLog:
 
 def _key(subject: Subject) -> str:
     """The same for all models: a new one answers the same clicks in the same order."""
-    about = json.dumps([subject.image_version, subject.label, subject.client])
-    return f"{_digest(subject.image)}-{_digest(about)}"
+    about = [subject.image_version, subject.label, subject.client]
+    if subject.annotator:  # where nobody signs in, files are called as they always were
+        about.append(subject.annotator)
+    return f"{_digest(subject.image)}-{_digest(json.dumps(about))}"
+
+
+def _line(answered: Answered) -> bytes:
+    made_from = None if answered.made_from is None else _listed(answered.made_from)
+    return json.dumps({"clicks": _listed(answered.clicks), "made_from": made_from}).encode() + b"\n"
+
+
+def _take_in(answers: dict[Clicks, Answered], line: bytes) -> None:
+    """Add what ``line`` says to ``answers``; raises where that cannot be understood."""
+    parsed = json.loads(line)
+    clicks, earlier = _parsed(parsed["clicks"]), parsed["made_from"]
+    made_from = None if earlier is None else _parsed(earlier)
+    if made_from is not None and not (made_from < clicks and made_from in answers):
+        raise ValueError("an answer was made from other clicks")
+    # Another process may have logged the same clicks: the first answer counts.
+    answers.setdefault(clicks, Answered(clicks, made_from))
 
 
 def _listed(clicks: Clicks) -> list[list[int]]:

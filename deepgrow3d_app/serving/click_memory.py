@@ -25,6 +25,9 @@ OVERHEAD_BYTES = 1024
 
 Clicks = frozenset[Click]
 
+Way = tuple[Clicks, ...]
+"""Clicks that were answered one after the other, each from the mask of those before: what a mask depends on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -35,7 +38,8 @@ class Subject:
         image_version: changes whenever the file is replaced.
         model_version: changes whenever the weights are replaced.
         label: the structure's name, as the viewer calls it.
-        client: who asks.
+        client: who asks, as the viewer calls itself, which may be the same for everybody.
+        annotator: who asks, by the name that was signed in with; "" where nobody signs in.
     """
 
     image: str
@@ -43,6 +47,7 @@ class Subject:
     model_version: tuple[int, ...]
     label: str
     client: str
+    annotator: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +77,7 @@ class PackedMask:
 
 
 class ClickMemory:
-    """Remembers masks by subject and clicks, the least recently used forgotten first; thread-safe.
+    """Remembers masks by subject and the way to them, the least recently used forgotten first; thread-safe.
 
     Args:
         max_bytes: bound on all masks together; 0 remembers nothing.
@@ -82,28 +87,28 @@ class ClickMemory:
         self._max_bytes = max_bytes
         self._n_bytes = 0
         self._lock = threading.Lock()
-        self._masks: OrderedDict[tuple[Subject, Clicks], PackedMask] = OrderedDict()
+        self._masks: OrderedDict[tuple[Subject, Way], PackedMask] = OrderedDict()
 
     @property
     def n_bytes(self) -> int:
         """What the remembered masks cost now."""
         return self._n_bytes
 
-    def recall(self, subject: Subject, clicks: Clicks) -> BoxedMask | None:
-        """The answer to exactly these clicks, or ``None`` where it is not remembered (any more)."""
+    def recall(self, subject: Subject, way: Way) -> BoxedMask | None:
+        """The mask at the end of exactly this way, or ``None`` where it is not remembered (any more)."""
         with self._lock:
-            packed = self._masks.get((subject, clicks))
+            packed = self._masks.get((subject, way))
             if packed is None:
                 return None
-            self._masks.move_to_end((subject, clicks))
+            self._masks.move_to_end((subject, way))
         return packed.unpack()
 
-    def remember(self, subject: Subject, clicks: Clicks, mask: BoxedMask) -> None:
-        """Keep ``mask`` as the answer to ``clicks``."""
+    def remember(self, subject: Subject, way: Way, mask: BoxedMask) -> None:
+        """Keep ``mask``, to which ``way`` led."""
         packed = PackedMask.pack(mask)
         if packed.n_bytes > self._max_bytes:
             return
-        key = (subject, clicks)
+        key = (subject, way)
         with self._lock:
             if key in self._masks:
                 self._n_bytes -= self._masks.pop(key).n_bytes

@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from monailabel.interfaces.datastore import Datastore
 
 from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.errors import DeepGrow3DError
 from deepgrow3d_app.model.disagreement import body_seeds, disagreement
 from deepgrow3d_app.model.predictor import Prediction
-from deepgrow3d_app.serving.file_version import file_version
+from deepgrow3d_app.serving.file_version import FileVersion, file_version
+from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.served_model import ServedModel
 from deepgrow3d_app.volume.atomic_file import replace_file
 from deepgrow3d_app.volume.cache import VolumeCache
@@ -28,8 +32,40 @@ logger = logging.getLogger(__name__)
 PAUSE_S = 0.2
 KEPT_FILES = 5
 
-FindImage = Callable[[str], Path]
 FindSeeds = Callable[[str], Sequence[Index]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An image as it is now, found out without fetching it.
+
+    Attributes:
+        version: another one whenever the image is; () where there is none.
+        path: of a file, or of a folder with one whole series; ``None`` where it is not on this machine.
+    """
+
+    version: FileVersion
+    path: Path | None
+
+
+def sighting_of(image: str, images: Datastore) -> Sighting:
+    """``image`` as ``images`` has it.
+
+    A series on a DICOMweb server is told by what the server lists: its UID, which is the image's id, and how many
+    instances it has. To fetch all of an archive, to see which of it is new, would take hours and more than the disk.
+    """
+    path = Path(images.get_image_uri(image))
+    if path.is_file():
+        return Sighting(file_version(path), path)
+    n_instances = images.get_image_info(image).get("instances")
+    if not isinstance(n_instances, int):
+        return Sighting((), None)
+    try:
+        count = sum(entry.is_file() for entry in os.scandir(path))
+    except OSError:  # not fetched, or removed to make room
+        count = 0
+    is_whole = count > 0 and n_instances in (0, count)  # a server that does not count says 0
+    return Sighting((n_instances,), path if is_whole else None)
 
 
 class Doubts:
@@ -39,7 +75,7 @@ class Doubts:
         folder: where they are kept, a file for each network; ``None`` keeps them in memory.
         model: the served network.
         volumes: decoded images.
-        find: tells the file of an image.
+        images: tells the studies.
         seeds: tells voxels of an image that lie in structures, where an earlier label knows some.
         is_idle: whether nobody waits for a click; scoring pauses meanwhile.
     """
@@ -49,34 +85,40 @@ class Doubts:
         folder: Path | None,
         model: ServedModel,
         volumes: VolumeCache,
-        find: FindImage,
+        images: Callable[[], Datastore],
         seeds: FindSeeds,
         is_idle: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = folder
         self._model = model
         self._volumes = volumes
-        self._find = find
+        self._images = images
         self._seeds = seeds
         self.is_idle = is_idle
         self._lock = threading.Lock()
         self._digest = ""
-        self._known: dict[str, tuple[list[int], float | None]] = {}
+        self._known: dict[str, tuple[FileVersion, float | None]] = {}
         self._wanted: list[str] = []
         self._worker: threading.Thread | None = None
 
     def scores(self, images: Sequence[str]) -> dict[str, float]:
-        """What is known of ``images`` with the network that is served now; the others are scored in the background."""
+        """What is known of ``images`` with the network that is served now.
+
+        The others are scored in the background, as far as they are on this machine: none is fetched for its score.
+        """
+        studies = self._images()
+        seen = {image: sighting_of(image, studies) for image in images}
+        digest = self._model.digest()
         with self._lock:
-            self._take_up(self._model.digest())
+            self._take_up(digest)
             known: dict[str, float] = {}
             self._wanted = []
-            for image in images:
-                version, score = self._known.get(image, ([], None))
-                if image in self._known and version == self._version(image):
+            for image, sighting in seen.items():
+                version, score = self._known.get(image, ((), None))
+                if version and version == sighting.version:
                     if score is not None:
                         known[image] = score
-                else:
+                elif sighting.path is not None:
                     self._wanted.append(image)
             if self._wanted and (self._worker is None or not self._worker.is_alive()):
                 self._worker = threading.Thread(target=self._work, name="doubts", daemon=True)
@@ -97,17 +139,20 @@ class Doubts:
                     self._worker = None
                     return
                 image, digest = self._wanted.pop(0), self._digest
-            version = self._version(image)
-            score = self._score(image)
+            sighting = sighting_of(image, self._images())
+            if sighting.path is None:
+                continue
+            score = self._score(image, sighting.path)
+            if sighting_of(image, self._images()) != sighting:
+                continue  # it was replaced or removed meanwhile: the score is another image's, or of a part of it
             with self._lock:
                 if digest == self._digest:
-                    self._known[image] = (version, score)
+                    self._known[image] = (sighting.version, score)
                     self._keep()
 
-    def _score(self, image: str) -> float | None:
+    def _score(self, image: str, path: Path) -> float | None:
         """``None`` for an image that cannot be scored: it is not tried again."""
         try:
-            path = self._find(image)
             volume = self._volumes.get(path)
             predictors = self._model.loaded.predictors
 
@@ -118,14 +163,8 @@ class Doubts:
 
             return disagreement(predict, volume, body_seeds(volume, self._seeds(image)))
         except (DeepGrow3DError, OSError) as error:
-            logger.warning("'%s' cannot be scored: %s", image, error)
+            logger.warning("%s cannot be scored: %s", shown(image), error)
             return None
-
-    def _version(self, image: str) -> list[int]:
-        try:
-            return list(file_version(self._find(image)))
-        except DeepGrow3DError:
-            return []
 
     def _take_up(self, digest: str) -> None:
         """The scores of the network with ``digest``, as far as they are kept."""
@@ -136,7 +175,7 @@ class Doubts:
         if file is not None and file.is_file():
             try:
                 content = json.loads(file.read_bytes())
-                self._known = {image: (list(version), score) for image, (version, score) in content.items()}
+                self._known = {image: (tuple(version), score) for image, (version, score) in content.items()}
             except (OSError, ValueError, TypeError):
                 logger.warning("'%s' is damaged: the images are scored again", file.name)
 

@@ -26,7 +26,8 @@ class InferRequest:
         clicks: all clicks on the structure so far; foreground first, each side in the order it was sent.
         label: the structure's name, "" where the viewer does not say (OHIF does not). It may stand in
             ``label_info`` too, where MONAI Label looks for the name of a DICOM SEG.
-        client: who asks, "" where unknown; only tells remembered masks apart.
+        client: who asks, as the viewer calls itself, "" where unknown; only tells remembered masks apart.
+        annotator: who asks, by the name that was signed in with, "" where nobody signs in; no parameter says that.
         result_extension: the mask's format; ``None`` for that of the image.
         compress: whether the voxels of a NRRD are compressed.
     """
@@ -34,6 +35,7 @@ class InferRequest:
     clicks: tuple[Click, ...]
     label: str = ""
     client: str = ""
+    annotator: str = ""
     result_extension: str | None = None
     compress: bool = True
 

@@ -23,6 +23,7 @@ from deepgrow3d_app.serving.click_log import Answered, ClickLog, way_to
 from deepgrow3d_app.serving.click_memory import ClickMemory, Subject
 from deepgrow3d_app.serving.compact_answer import COMPACT_EXTENSION, pack
 from deepgrow3d_app.serving.file_version import file_version
+from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.infer_request import InferRequest
 from deepgrow3d_app.serving.served_model import LoadedModel, ServedModel
 from deepgrow3d_app.volume.boxed_mask import BoxedMask
@@ -144,7 +145,8 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             work = _Work()
             mask = work.add(model.predictors.predict(volume, request.clicks, previous))
         else:
-            subject = Subject(str(image), image_version, model.version, request.label, f"{session_id}/{request.client}")
+            client = f"{session_id}/{request.client}"
+            subject = Subject(str(image), image_version, model.version, request.label, client, request.annotator)
             mask, work = self._answered(model, volume, request, subject)
         written = time.perf_counter()
         name = request.label or UNNAMED
@@ -157,7 +159,8 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
             content = encode_mask(mask.full(), volume.affine, extension, compress=request.compress)
         finished = time.perf_counter()
         latencies = {**work.latencies(), "read": read_s, "write": finished - written, "total": finished - started}
-        logger.info("%s of %s: %d clicks, %.2f s", name, image.name, len(request.clicks), latencies["total"])
+        subjects = shown(name), shown(image.name)  # in quotes and on one line, whatever they hold
+        logger.info("%s of %s: %d clicks, %.2f s", *subjects, len(request.clicks), latencies["total"])
         params = {
             "label_names": {name: 1},
             "latencies": {step: round(seconds, 3) for step, seconds in latencies.items()},
@@ -173,19 +176,22 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
         """The mask of all clicks of ``request``, computed from that of the clicks before, as often as it takes."""
         ordered = checked_clicks(request.clicks, volume.shape)
         asked = frozenset(ordered)
-        way = way_to(asked, self._log.history(subject))
-        mask, done = None, 0
-        for number in range(len(way), 0, -1):
-            mask = self._memory.recall(subject, way[number - 1])
-            if mask is not None:
-                done = number
-                break
         work = _Work()
-        for clicks in way[done:]:
-            # In the order that they were sent: which foreground click came first means something to the network.
-            mask = work.add(model.predictors.predict(volume, [c for c in ordered if c in clicks], mask))
-            self._memory.remember(subject, clicks, mask)
-        self._log.add(subject, Answered(asked, way[-2] if len(way) > 1 else None))
+        is_logged = False
+        while not is_logged:  # another server may answer the same clicks meanwhile, and then its way counts
+            way = tuple(way_to(asked, self._log.history(subject)))
+            mask, done = None, 0
+            for number in range(len(way), 0, -1):
+                mask = self._memory.recall(subject, way[:number])
+                if mask is not None:
+                    done = number
+                    break
+            for number in range(done, len(way)):
+                # In the order that they were sent: which foreground click came first means something to the network.
+                clicks = [click for click in ordered if click in way[number]]
+                mask = work.add(model.predictors.predict(volume, clicks, mask))
+                self._memory.remember(subject, way[: number + 1], mask)
+            is_logged = self._log.add(subject, Answered(asked, way[-2] if len(way) > 1 else None))
         assert mask is not None  # noqa: S101 - the way is never empty
         return mask, work
 

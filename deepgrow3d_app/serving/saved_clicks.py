@@ -49,7 +49,7 @@ def sent_clicks(given: object, names: Collection[str], shape: Index) -> dict[str
 
 
 def answered_clicks(
-    log: ClickLog, image: str, version: FileVersion, names: Iterable[str], client: str
+    log: ClickLog, image: str, version: FileVersion, names: Iterable[str], client: str, annotator: str
 ) -> dict[str, ClickSets]:
     """Those of the last answer to ``client``, by structure; none where it does not say who it is.
 
@@ -58,10 +58,11 @@ def answered_clicks(
         image, version: the image's path, and which file that is.
         names: of the structures.
         client: as it called itself.
+        annotator: the name that was signed in with; "" where nobody signs in.
     """
     clicks = {}
     for name in names if client else ():
-        answered = log.history(Subject(image, version, (), name, f"/{client}"))
+        answered = log.history(Subject(image, version, (), name, f"/{client}", annotator))
         if answered:
             last = sorted(answered[-1].clicks, key=lambda click: click.index)
             clicks[name] = ClickSets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,10 @@ class RandomStrategy(Strategy):  # type: ignore[misc]
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """``{"id": image, "weight": seconds since it was handed out}``, or ``None`` when nothing is left."""
         images = sorted(datastore.get_unlabeled_images())
-        if not images:
-            return None
+        return self.choose(images, request, datastore) if images else None
+
+    def choose(self, images: Sequence[str], request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """One of ``images``, of which there is at least one."""
         now = int(time.time())
         weights = [
             max(1, now - last_served_ts(datastore.get_image_info(image), request["strategy"])) for image in images
@@ -45,14 +48,15 @@ class RandomStrategy(Strategy):  # type: ignore[misc]
 class UncertainStrategy(Strategy):  # type: ignore[misc]
     """The unlabelled image about which the served network contradicts itself most, and that nobody just got.
 
-    Images are scored in the background, for each network once. Until one is scored, the choice is the other strategy's.
+    Images are scored in the background, for each network once. Where all that are scored are somebody's, or none is
+    scored, chance decides among the others.
 
     Args:
         doubts: the scores.
-        otherwise: chooses where nothing is known yet.
+        otherwise: chooses where nothing is known.
     """
 
-    def __init__(self, doubts: Doubts, otherwise: Strategy) -> None:
+    def __init__(self, doubts: Doubts, otherwise: RandomStrategy) -> None:
         super().__init__("Where the model is least sure, by its own disagreement")
         self._doubts = doubts
         self._otherwise = otherwise
@@ -60,16 +64,17 @@ class UncertainStrategy(Strategy):  # type: ignore[misc]
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """``{"id": image, "weight": disagreement}``, or ``None`` when nothing is left."""
         images = sorted(datastore.get_unlabeled_images())
+        if not images:
+            return None
         scores = self._doubts.scores(images)
         now = time.time()
-        taken = {
-            image for image in scores if now - last_served_ts(datastore.get_image_info(image), UNCERTAIN) < TAKEN_S
-        }
-        free = [image for image in scores if image not in taken] or list(scores)
-        if not free:
-            chosen: dict[str, Any] | None = self._otherwise(request, datastore)
-            return chosen
-        best = max(free, key=lambda image: scores[image])
+        free = [
+            image for image in images if now - last_served_ts(datastore.get_image_info(image), UNCERTAIN) >= TAKEN_S
+        ] or images
+        scored = [image for image in free if image in scores]
+        if not scored:
+            return self._otherwise.choose(free, request, datastore)
+        best = max(scored, key=lambda image: scores[image])
         return {"id": best, "weight": round(scores[best], 4)}
 
 

@@ -146,6 +146,29 @@ def test_each_role_may_do_its_own(launcher: Launcher, studies: Path, tokens: dic
     }
 
 
+def test_annotators_whose_viewers_call_themselves_alike_are_told_apart(
+    launcher: Launcher, studies: Path, tokens: dict[str, str], phantom: Phantom
+) -> None:
+    server = launcher.serve(studies, "--tokens", "tokens.txt")
+    i, j, k = phantom.centre
+    clicked = {"annotator": [i, j, k], "reviewer": [i + 1, j, k]}
+    for role, click in clicked.items():
+        params = {"foreground": [click], "background": [], "label": "liver", "client_id": "3D Slicer"}
+        files = {"params": (None, json.dumps(params))}
+        url = "/infer/deepgrow3d?image=ct&output=json"
+        assert server.request("POST", url, headers=bearer(tokens[role]), files=files).ok
+    names = [{"name": "liver", "idx": 1}, *({"name": f"part {value}", "idx": value} for value in range(2, 5))]
+    info = json.dumps({"label_info": names, "client_id": "3D Slicer"})
+    label = {"label": ("label.nii.gz", phantom.label_file), "params": (None, info)}
+    for role in clicked:
+        assert server.request("PUT", "/datastore/label?image=ct", headers=bearer(tokens[role]), files=label).ok
+    url = "/datastore/label/versions?label=ct"
+    versions = server.request("GET", url, headers=bearer(tokens["user"])).json()
+    assert [(version["saved_by"], version["clicks"]["liver"]["foreground"]) for version in versions] == [
+        (f"the-{role}", [click]) for role, click in clicked.items()
+    ]
+
+
 def test_tls(launcher: Launcher, studies: Path) -> None:
     certificate = own_certificate(launcher.folder)
     server = launcher.serve(studies, "--tls-certificate", str(certificate), certificate=certificate)

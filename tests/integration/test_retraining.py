@@ -278,8 +278,13 @@ def test_what_to_label_next_and_where_to_click(launcher: Launcher, studies: Path
     params = {"foreground": [CENTRE], "background": [], "label": "x"}
     answer = server.infer(params, image=IMAGES[0], output="json").json()
     suggestion = answer["suggestion"]
-    assert suggestion is None or (len(suggestion["index"]) == 3 and 0 < suggestion["doubt"] <= 1)
-    chosen = {server.request("POST", "/activelearning/uncertain", json={}).json()["id"]}
+    assert len(suggestion["index"]) == 3
+    assert 0 < suggestion["doubt"] <= 1
+
+    def next_sample() -> str:
+        return str(server.request("POST", "/activelearning/uncertain", json={}).json()["id"])
+
+    handed_out = [next_sample()]
     deadline = time.monotonic() + END_S
     while len(scores := list((studies / ".deepgrow3d" / "doubts").glob("*.json"))) != 1 or len(
         json.loads(scores[0].read_text())
@@ -287,10 +292,11 @@ def test_what_to_label_next_and_where_to_click(launcher: Launcher, studies: Path
         assert time.monotonic() < deadline
         time.sleep(0.2)
     known = {image: score for image, (_, score) in json.loads(scores[0].read_text()).items()}
-    for _ in IMAGES[1:]:
-        chosen.add(server.request("POST", "/activelearning/uncertain", json={}).json()["id"])
-    assert all(0 <= score <= 1 for score in known.values())
-    assert chosen <= set(IMAGES)
+    handed_out += [next_sample() for _ in IMAGES[1:]]
+    assert sorted(handed_out) == IMAGES
+    doubts = [known[image] for image in handed_out[1:]]  # of the first one nothing was known
+    assert doubts == sorted(doubts, reverse=True)
+    assert all(0 <= doubt <= 1 for doubt in known.values())
     launcher.end_all()
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 
 from deepgrow3d_app.errors import NotFound
 from deepgrow3d_app.serving.access import ANNOTATOR, USER, FileWorkers, Served
 from deepgrow3d_app.serving.app import MODEL_NAME
 from deepgrow3d_app.serving.batch.order import BatchOrder
 from deepgrow3d_app.serving.batch.runs import BatchState
+from deepgrow3d_app.serving.json_body import JsonBody
 
 router = APIRouter(prefix="/batch/infer", tags=["Batch"])
-
-Params = Annotated[dict[str, Any] | None, Body()]
 
 
 @router.get("/", dependencies=USER)
@@ -28,7 +25,7 @@ def status(served: Served, check_if_running: bool = False) -> BatchState:
 
 @router.post("/", dependencies=ANNOTATOR)
 @router.post("/{model}", dependencies=ANNOTATOR)
-async def start(served: Served, workers: FileWorkers, model: str = MODEL_NAME, params: Params = None) -> BatchState:
+async def start(served: Served, workers: FileWorkers, params: JsonBody, model: str = MODEL_NAME) -> BatchState:
     """Draw and save masks, one structure after the other.
 
     `{"prompts": {IMAGE: {STRUCTURE: {"foreground": [[i, j, k]]}}}}` clicks there; `{"seeds_from": TAG}` clicks the
@@ -36,10 +33,9 @@ async def start(served: Served, workers: FileWorkers, model: str = MODEL_NAME, p
     is what the masks are saved as. `{"resume": true}` goes on with the last one where it was interrupted.
     """
     served.infer_task(model)
-    given = params or {}
-    if given.get("resume"):
+    if params.get("resume"):
         return await workers.run(served.batches.resume)
-    return await workers.run(served.batches.start, BatchOrder.of(given))
+    return await workers.run(served.batches.start, BatchOrder.of(params))
 
 
 @router.delete("/", dependencies=ANNOTATOR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import mimetypes
 import uuid
@@ -14,7 +15,7 @@ from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from urllib3.filepost import encode_multipart_formdata
 
 from deepgrow3d_app.errors import Busy, Cancelled, InvalidRequest, NoForegroundClick, Superseded
-from deepgrow3d_app.serving.access import USER, ClickLine, Measured, Served
+from deepgrow3d_app.serving.access import USER, ClickLine, Measured, Served, SignedIn
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.click_queue import ClickSet
 from deepgrow3d_app.serving.compact_answer import CompactAnswer, with_params
@@ -53,6 +54,7 @@ async def infer(
     served: Served,
     queue: ClickLine,
     metrics: Measured,
+    caller: SignedIn,
     http_request: Request,
     model: str,
     image: str = "",
@@ -68,13 +70,15 @@ async def infer(
     `params` = `{"label": "liver", "foreground": [[60, 50, 40]], "background": []}`.
     """
     task = served.infer_task(model)
-    request = InferRequest.from_params(parse_object(params, "params"))
+    request = dataclasses.replace(InferRequest.from_params(parse_object(params, "params")), annotator=caller.name)
     uploads = {name: Upload.of(sent) for name, sent in (("file", file), ("label", label)) if sent is not None}
     if not any(click.is_positive for click in request.clicks):
         raise NoForegroundClick
     # Who does not say who he is, or sends an image or a mask along, is nobody's earlier self.
     client = uuid.uuid4().hex if uploads or not request.client else request.client
-    asked = ClickSet((model, image, session_id, request.label, client), frozenset(request.clicks))
+    # What a viewer calls itself may be the same for everybody; whoever signed in is known by name.
+    annotator = (model, image, session_id, request.label, client, caller.name)
+    asked = ClickSet(annotator, frozenset(request.clicks))
     form: AnswerForm = output if output in ("compact", "dicom_seg") else "file"
     compute = partial(_answer, served, task, request, image, session_id, uploads, form)
     try:
@@ -109,7 +113,7 @@ def _answer(
         extension = uploads["file"].extension
         if extension not in IMAGE_EXTENSIONS:
             raise InvalidRequest(f"'file' is no image that can be read. Send one of {', '.join(IMAGE_EXTENSIONS)}.")
-        with uploads["file"].staged(f"file{extension}") as path:
+        with uploads["file"].staged(served.incoming, f"file{extension}") as path:
             # The next request sends the file again, under another path: neither it nor its mask is worth keeping.
             return _answer_on(served, task, request, path, "", uploads.get("label"), form, read_volume(path))
     if session_id:
@@ -133,7 +137,7 @@ def _answer_on(
 ) -> InferAnswer:
     if label is None:
         return task.answer(request, image, volume=volume, session_id=session_id, form=form)
-    with label.staged(f"label{label.extension or RAW_EXTENSION}") as path:
+    with label.staged(served.incoming, f"label{label.extension or RAW_EXTENSION}") as path:
         previous = (read_label(path, volume or served.volumes.get(image)) > 0).astype("uint8")
     return task.answer(request, image, volume=volume, previous=previous, form=form)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.retraining.order import RetrainingOrder
 from deepgrow3d_app.serving.access import ADMIN, USER, FileWorkers, Served
 from deepgrow3d_app.serving.app import MODEL_NAME
 from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.json_body import JsonBody
 from deepgrow3d_app.serving.training.shown_training import shown_training
 
 router = APIRouter(prefix="/train", tags=["Train"])
 
 MAX_CLIENT_ID = 200
-
-Params = Annotated[dict[str, Any] | None, Body()]
 
 
 @router.get("/", dependencies=USER)
@@ -33,13 +32,13 @@ def status(served: Served, all: bool = False, check_if_running: bool = False) ->
 
 
 @router.post("/", include_in_schema=False, dependencies=ADMIN)
-async def start_all(served: Served, workers: FileWorkers, params: Params = None) -> dict[str, Any]:
+async def start_all(served: Served, workers: FileWorkers, params: JsonBody) -> dict[str, Any]:
     """Train every model: there is one."""
     return {MODEL_NAME: {"result": await start(served, workers, MODEL_NAME, params), "detail": None}}
 
 
 @router.post("/{model}", dependencies=ADMIN)
-async def start(served: Served, workers: FileWorkers, model: str, params: Params = None) -> dict[str, Any]:
+async def start(served: Served, workers: FileWorkers, model: str, params: JsonBody) -> dict[str, Any]:
     """Train the served model on from the labels that are saved now; a better one is served at once.
 
     `params`: see `trainers` in GET /info/, at the top or under the model's name, as viewers send them.
@@ -47,7 +46,7 @@ async def start(served: Served, workers: FileWorkers, model: str, params: Params
     """
     if model != MODEL_NAME:
         raise NotFound(f"There is nothing to train that is called {shown(model)}. The model here is '{MODEL_NAME}'.")
-    given = {**(params or {})}
+    given = {**params}
     nested = given.pop(model, None)
     given.update(nested if isinstance(nested, dict) else {})
     return await workers.run(_start, served, given)

@@ -75,6 +75,7 @@ def test_subjects_have_logs_of_their_own_and_models_share_one(tmp_path):
     fill(log)
     assert not log.history(Subject("ct.nii.gz", (1,), (1,), "spleen", "anna"))
     assert not log.history(Subject("ct.nii.gz", (2,), (1,), "liver", "anna"))
+    assert not log.history(Subject("ct.nii.gz", (1,), (1,), "liver", "anna", "anna"))
     assert list(log.history(Subject("ct.nii.gz", (1,), (2,), "liver", "anna"))) == ONE_BY_ONE
 
 
@@ -93,8 +94,16 @@ def test_after_an_undo_the_clicks_of_before_are_the_latest_again(tmp_path):
     assert set(log.history(LIVER)) == set(ONE_BY_ONE) == set(ClickLog(tmp_path).history(LIVER))
 
 
-@pytest.mark.parametrize("cut", range(1, 30, 4))
-def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, cut):
+def test_the_files_of_a_server_without_sign_in_are_called_as_ever(tmp_path):
+    """What was logged before is found again."""
+    fill(ClickLog(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == [
+        "6ece90eec70577c1f4ada1dfe40e150f-2660664fed8af7a11a42259c02996590.jsonl"
+    ]
+
+
+@pytest.mark.parametrize("cut", range(2, 30, 4))
+def test_a_line_that_a_kill_left_half_written_does_not_count(tmp_path, cut):
     fill(ClickLog(tmp_path))
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:-cut])
@@ -102,6 +111,29 @@ def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, cut):
     assert list(log.history(LIVER)) == ONE_BY_ONE[:2]
     log.add(LIVER, ONE_BY_ONE[2])
     assert list(ClickLog(tmp_path).history(LIVER)) == ONE_BY_ONE
+
+
+def test_a_line_that_lacks_nothing_but_its_end_counts(tmp_path):
+    fill(ClickLog(tmp_path))
+    file = next(tmp_path.iterdir())
+    file.write_bytes(file.read_bytes()[:-1])
+    log = ClickLog(tmp_path)
+    assert list(log.history(LIVER)) == ONE_BY_ONE
+    log.add(LIVER, answered([A, D], [A]))
+    assert list(ClickLog(tmp_path).history(LIVER)) == [*ONE_BY_ONE, answered([A, D], [A])]
+
+
+def test_a_line_that_another_process_is_still_writing_is_left_to_it(tmp_path):
+    fill(ClickLog(tmp_path))
+    file = next(tmp_path.iterdir())
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    log = ClickLog(tmp_path)
+    assert list(log.history(LIVER)) == ONE_BY_ONE[:2]
+    with file.open("ab") as other:
+        other.write(whole[-20:])
+    assert list(log.history(LIVER)) == ONE_BY_ONE
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -112,6 +144,7 @@ def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, cut):
         json.dumps({"clicks": [[1]], "made_from": None}),
         json.dumps({"clicks": [[1, 1, 1, 1]], "made_from": [[1, 1, 1, 1]]}),
         json.dumps({"clicks": [[1, 1, 1, 1]], "made_from": [[2, 2, 2, 1]]}),
+        json.dumps({"clicks": [[1, 1, 1, 1], [2, 2, 2, 1]], "made_from": [[1, 1, 1, 1]]}),
     ],
 )
 def test_a_damaged_log_is_used_as_far_as_it_goes(tmp_path, line, caplog):
@@ -160,19 +193,41 @@ def test_with_an_image_its_logs_are_forgotten(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_two_processes_may_share_a_folder(tmp_path):
-    """Each knows only what it logged itself; a third one understands both."""
+def test_each_of_two_processes_knows_what_the_other_one_answered(tmp_path):
+    logs = [ClickLog(tmp_path), ClickLog(tmp_path)]
+    for answers, log in enumerate([*logs, logs[0]]):
+        assert list(log.history(LIVER)) == ONE_BY_ONE[:answers]
+        assert log.add(LIVER, ONE_BY_ONE[answers])
+    for log in (*logs, ClickLog(tmp_path)):
+        assert list(log.history(LIVER)) == ONE_BY_ONE
+
+
+def test_of_two_answers_to_the_same_clicks_the_first_counts_for_both_processes(tmp_path, monkeypatch):
     one, other = ClickLog(tmp_path), ClickLog(tmp_path)
-    for log in (one, other):
-        log.add(LIVER, answered([A]))
-    one.add(LIVER, answered([A, B], [A]))
-    other.add(LIVER, answered([A, C], [A]))
-    other.add(LIVER, answered([A, C, D], [A, C]))
-    one.add(LIVER, answered([A, C], [A]))
-    one.add(LIVER, answered([A, C, D], [A, C]))
-    history = ClickLog(tmp_path).history(LIVER)
-    assert way_to(of(A, C, D), history) == [of(A), of(A, C), of(A, C, D)]
-    assert way_to(of(A, B), history) == [of(A), of(A, B)]
+    for clicks in (answered([A]), answered([B])):
+        one.add(LIVER, clicks)
+    assert one.add(LIVER, answered([A, B], [A]))
+    assert not other.add(LIVER, answered([A, B], [B]))
+    assert other.add(LIVER, answered([A, B], [A]))
+
+    write = other._write
+
+    def a_moment_later(*arguments):
+        one.add(LIVER, answered([A, B, C], [A, B]))
+        write(*arguments)
+
+    monkeypatch.setattr(other, "_write", a_moment_later)
+    assert not other.add(LIVER, answered([A, B, C], [A]))
+    for log in (one, other, ClickLog(tmp_path)):
+        assert way_to(of(A, B, C), log.history(LIVER)) == [of(A), of(A, B), of(A, B, C)]
+
+
+def test_what_was_made_from_answers_that_are_gone_is_not_logged(tmp_path):
+    log = ClickLog(tmp_path)
+    fill(log)
+    next(tmp_path.iterdir()).unlink()
+    assert not log.add(LIVER, answered([A, B, C, D], [A, B, C]))
+    assert not ClickLog(tmp_path).history(LIVER)
 
 
 def test_a_history_whose_file_was_removed_starts_anew(tmp_path):

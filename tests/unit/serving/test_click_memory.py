@@ -22,8 +22,13 @@ def mask_of(*voxels):
     return BoxedMask.of(mask)
 
 
+def at_once(*clicks):
+    """The way of whoever sends all of these clicks together."""
+    return (frozenset(clicks),)
+
+
 def recalled(memory, subject, *clicks):
-    mask = memory.recall(subject, frozenset(clicks))
+    mask = memory.recall(subject, at_once(*clicks))
     return None if mask is None else mask.voxels
 
 
@@ -43,20 +48,27 @@ def test_a_packed_mask_costs_less_than_a_third_of_the_bits_of_its_box_however_la
 
 def test_exactly_the_same_clicks_get_their_mask_in_any_order():
     memory = ClickMemory(1 << 20)
-    memory.remember(LIVER, frozenset([A, C]), mask_of((0, 0, 0)))
+    memory.remember(LIVER, at_once(A, C), mask_of((0, 0, 0)))
     assert recalled(memory, LIVER, C, A) == 1
 
 
 def test_other_clicks_get_nothing():
     memory = ClickMemory(1 << 20)
-    memory.remember(LIVER, frozenset([A, B]), mask_of((0, 0, 0), (1, 1, 1)))
+    memory.remember(LIVER, at_once(A, B), mask_of((0, 0, 0), (1, 1, 1)))
     assert recalled(memory, LIVER, A) is None
     assert recalled(memory, LIVER, A, B, C) is None
 
 
+def test_the_same_clicks_after_others_are_another_way():
+    memory = ClickMemory(1 << 20)
+    memory.remember(LIVER, (*at_once(A), *at_once(A, B)), mask_of((0, 0, 0)))
+    assert recalled(memory, LIVER, A, B) is None
+    assert memory.recall(LIVER, (*at_once(A), *at_once(B, A))) is not None
+
+
 def test_the_same_voxel_on_the_other_side_is_another_click():
     memory = ClickMemory(1 << 20)
-    memory.remember(LIVER, frozenset([A]), mask_of((0, 0, 0)))
+    memory.remember(LIVER, at_once(A), mask_of((0, 0, 0)))
     assert recalled(memory, LIVER, Click(A.index, is_positive=False)) is None
 
 
@@ -68,21 +80,22 @@ def test_the_same_voxel_on_the_other_side_is_another_click():
         Subject("ct.nii.gz", (2,), (1,), "liver", "anna"),
         Subject("ct.nii.gz", (1,), (2,), "liver", "anna"),
         Subject("ct.nii.gz", (1,), (1,), "liver", "bert"),
+        Subject("ct.nii.gz", (1,), (1,), "liver", "anna", "anna"),
     ],
 )
 def test_subjects_do_not_share_masks(other):
     memory = ClickMemory(1 << 20)
-    memory.remember(LIVER, frozenset([A]), mask_of((0, 0, 0)))
+    memory.remember(LIVER, at_once(A), mask_of((0, 0, 0)))
     assert recalled(memory, other, A) is None
 
 
 def test_the_least_recently_used_mask_is_forgotten_first():
     one = PackedMask.pack(mask_of((0, 0, 0))).n_bytes
     memory = ClickMemory(2 * one)
-    memory.remember(LIVER, frozenset([A]), mask_of((0, 0, 0)))
-    memory.remember(SPLEEN, frozenset([A]), mask_of((1, 1, 1)))
+    memory.remember(LIVER, at_once(A), mask_of((0, 0, 0)))
+    memory.remember(SPLEEN, at_once(A), mask_of((1, 1, 1)))
     recalled(memory, LIVER, A)
-    memory.remember(SPLEEN, frozenset([B]), mask_of((2, 2, 2)))
+    memory.remember(SPLEEN, at_once(B), mask_of((2, 2, 2)))
     assert recalled(memory, LIVER, A) == 1
     assert recalled(memory, SPLEEN, A) is None
     assert memory.n_bytes == 2 * one
@@ -90,15 +103,15 @@ def test_the_least_recently_used_mask_is_forgotten_first():
 
 def test_a_newer_answer_to_the_same_clicks_replaces_the_older():
     memory = ClickMemory(1 << 20)
-    memory.remember(LIVER, frozenset([A]), mask_of((0, 0, 0)))
-    memory.remember(LIVER, frozenset([A]), mask_of((0, 0, 0), (1, 1, 1)))
+    memory.remember(LIVER, at_once(A), mask_of((0, 0, 0)))
+    memory.remember(LIVER, at_once(A), mask_of((0, 0, 0), (1, 1, 1)))
     assert recalled(memory, LIVER, A) == 2
     assert memory.n_bytes == PackedMask.pack(mask_of((0, 0, 0), (1, 1, 1))).n_bytes
 
 
 def test_no_room_means_no_memory():
     memory = ClickMemory(0)
-    memory.remember(LIVER, frozenset([A]), mask_of((0, 0, 0)))
+    memory.remember(LIVER, at_once(A), mask_of((0, 0, 0)))
     assert recalled(memory, LIVER, A) is None
 
 
@@ -110,8 +123,8 @@ def test_threads_leave_the_account_in_order():
         subject = Subject("ct.nii.gz", (1,), (1,), "liver", str(n))
         for position in range(8):
             click = Click((position, 0, 0))
-            memory.remember(subject, frozenset([click]), mask_of((0, 0, 0)))
-            memory.recall(subject, frozenset([click, A]))
+            memory.remember(subject, at_once(click), mask_of((0, 0, 0)))
+            memory.recall(subject, at_once(click, A))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for thread in threads:

@@ -1,7 +1,10 @@
 import base64
+import dataclasses
 import gzip
 import io
 import json
+import logging
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +21,7 @@ from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.click_memory import ClickMemory
 from deepgrow3d_app.serving.compact_answer import CompactAnswer, with_params
+from deepgrow3d_app.serving.incoming import Incoming
 from deepgrow3d_app.serving.infer_request import InferRequest
 from deepgrow3d_app.serving.infer_task import DeepGrowInferTask
 from deepgrow3d_app.serving.routes.infer import _answer
@@ -70,7 +74,7 @@ def test_an_image_sent_for_one_answer_leaves_nothing_in_memory(task, image):
 
 @pytest.mark.parametrize("with_label", [False, True])
 def test_an_uploaded_image_leaves_nothing_in_memory(task, image, with_label):
-    served: Any = SimpleNamespace(volumes=task._volumes)
+    served: Any = SimpleNamespace(volumes=task._volumes, incoming=Incoming(None))
     uploads = {"file": Upload("image.nii", io.BytesIO(image.read_bytes()))}
     if with_label:
         uploads["label"] = Upload("label.nii", io.BytesIO(image.read_bytes()))
@@ -111,6 +115,58 @@ def test_a_click_after_a_restart_is_answered_as_without_it(task, image, tmp_path
         task.answer(step, image)
     after_restart = task_in(tmp_path).answer(STEPS[3], image).content
     assert task.answer(STEPS[3], image).content == after_restart
+
+
+def test_two_servers_answer_as_one_does(task, image, tmp_path):
+    masks = [task.answer(step, image).content for step in STEPS]
+    assert len(set(masks)) == len(masks)
+    shutil.rmtree(tmp_path / "clicks")
+    servers = [task_in(tmp_path), task_in(tmp_path)]
+    for step, server, mask in zip(STEPS, servers * 2, masks, strict=True):
+        assert server.answer(step, image).content == mask
+    for server in servers:
+        assert [server.answer(step, image).content for step in STEPS] == masks
+
+
+def test_of_two_servers_that_answer_the_same_clicks_at_once_both_give_the_mask_of_the_first(
+    task, image, tmp_path, monkeypatch
+):
+    other = task_in(tmp_path)
+    earlier = request((1, 6, 2))
+    task.answer(STEPS[0], image)
+    log_of_task = task._log
+    before = log_of_task.history
+
+    def answered_meanwhile(subject):
+        history = before(subject)
+        monkeypatch.setattr(log_of_task, "history", before)
+        other.answer(earlier, image)
+        firsts.append(other.answer(STEPS[1], image).content)  # starts from a click that ``history`` does not have
+        return history
+
+    firsts: list[bytes] = []
+    monkeypatch.setattr(log_of_task, "history", answered_meanwhile)
+    assert task.answer(STEPS[1], image).content == firsts[0]
+    assert task.answer(STEPS[1], image).content == task_in(tmp_path).answer(STEPS[1], image).content == firsts[0]
+
+
+def test_who_signed_in_by_another_name_starts_from_nothing_although_the_viewers_call_themselves_alike(task, image):
+    anna, bert = (
+        [dataclasses.replace(step, client="3D Slicer", annotator=name) for step in STEPS] for name in ("anna", "bert")
+    )
+    for step in anna[:3]:
+        task.answer(step, image)
+    at_once = task.answer(bert[3], image).content
+    assert at_once == task.answer(dataclasses.replace(STEPS[3], client="somebody else"), image).content
+    assert task.answer(anna[3], image).content != at_once
+
+
+def test_a_line_break_in_a_name_begins_no_line_of_the_log(task, image, caplog):
+    forged = "liver\n2026-01-01 ERROR the disk is full"
+    with caplog.at_level(logging.INFO):
+        task.answer(dataclasses.replace(REQUEST, label=forged), image)
+    assert any(repr(forged) in message for message in caplog.messages)
+    assert not any("\n" in message for message in caplog.messages)
 
 
 def test_masks_that_were_forgotten_are_computed_again(task, image):

@@ -73,6 +73,12 @@ def test_an_image_that_somebody_has_is_not_handed_out_again_until_it_is_the_last
     assert unsure({"a": now, "b": now}, {"a": 0.2, "b": 0.7})["id"] == "b"
 
 
+def test_where_all_that_are_scored_are_somebodys_one_of_the_others_is_handed_out():
+    now = {"strategy": {"uncertain": {"ts": int(time.time())}}}
+    for _ in range(50):
+        assert unsure({"a": now, "b": {}, "c": now}, {"a": 0.7})["id"] == "b"
+
+
 def test_while_nothing_is_known_chance_decides():
     assert unsure({"a": {}}, {})["id"] == "a"
     assert unsure({}, {"a": 1.0}) is None
