@@ -27,6 +27,7 @@ from deepgrow3d_app.serving.dicomweb.pacs import Pacs
 from deepgrow3d_app.serving.dicomweb.studies import DicomWebStudies
 from deepgrow3d_app.serving.doubts import Doubts
 from deepgrow3d_app.serving.identifiers import shown
+from deepgrow3d_app.serving.incoming import Incoming, Leftovers
 from deepgrow3d_app.serving.infer_task import DeepGrowInferTask
 from deepgrow3d_app.serving.labelled_cases import labelled_cases
 from deepgrow3d_app.serving.seeds import seeds_of
@@ -67,6 +68,9 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         is_read_only = self.is_read_only = (
             monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY and self.serving.cache_folder is None
         )
+        self.incoming = Incoming(None if is_read_only else self.kept / "incoming")
+        written = [self.kept] if self.dicomweb is not None else [self.kept, Path(studies)]
+        self._leftovers = Leftovers([] if is_read_only else written)
         self.decoded = (
             None
             if is_read_only or self.serving.volume_disk_bytes == 0
@@ -87,7 +91,11 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
             self.serving.reference_structures,
         )
         self.batches = BatchRuns(
-            None if is_read_only else self.kept / "batch", self.model, self.volumes, lambda: self.images()
+            None if is_read_only else self.kept / "batch",
+            self.model,
+            self.volumes,
+            lambda: self.images(),
+            self.incoming,
         )
         self.trainings = Trainings(places, self.model, lambda: labelled_cases(self.images()))
         super().__init__(
@@ -142,7 +150,7 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
             None if self.trainings.is_read_only else self.kept / "doubts",
             self.model,
             self.volumes,
-            lambda image: self.images().image_file(image),
+            lambda: self.images(),
             lambda image: seeds_of(self.images(), image),
         )
         by_chance = RandomStrategy(np.random.default_rng())
@@ -204,8 +212,10 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         return sessions
 
     def clean_up(self) -> None:
-        """Remove what nobody will ask for again: expired sessions, decoded volumes whose image is gone."""
+        """Remove what nobody will ask for again: expired sessions, what a kill left, volumes whose image is gone."""
         self.viewer_sessions().remove_expired()
+        self.incoming.remove_abandoned()
+        self._leftovers.remove_abandoned()
         if self.decoded is not None:
             self.decoded.remove_orphans()
 

@@ -12,8 +12,8 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from deepgrow3d_app.errors import InvalidInput, InvalidRequest, LabelMismatch
 from deepgrow3d_app.serving.identifiers import checked_name, shown
-from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
-from deepgrow3d_app.serving.studies_labels import StudiesLabels, entry_of
+from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS, entry_of
+from deepgrow3d_app.serving.studies_labels import StudiesLabels
 from deepgrow3d_app.volume.atomic_file import written_beside
 from deepgrow3d_app.volume.files import extension_of, read_mask, read_volume
 from deepgrow3d_app.volume.grid import check_grid
@@ -104,7 +104,12 @@ class StudiesDatastore(StudiesLabels):
             entry_of(index, image_id).image.info.update(sent)
 
     def hand_out(self, image_id: str, strategy: str, client_id: str | None) -> dict[str, Any]:
-        """Note that ``strategy`` gave the image ``image_id`` to somebody, and return what is known of the image."""
+        """Note that ``strategy`` gave the image ``image_id`` to somebody, and return what is known of the image.
+
+        Nothing is noted where the studies are read-only.
+        """
+        if self._is_read_only:
+            return dict(entry_of(self._datastore, image_id).image.info)
         with self.editing() as index:
             info = entry_of(index, image_id).image.info
             before = info.get("strategy")

@@ -79,7 +79,7 @@ class LabelHistory:
             InvalidRequest: a path instead of a name.
         """
         folder = self._of(image_id, tag)
-        records = sorted(folder.glob("*.json")) if folder.is_dir() else []
+        records = sorted(folder.glob("*.json"), key=_number_of) if folder.is_dir() else []
         return [version for version in map(_read, records) if version is not None]
 
     def newest(self) -> Iterator[tuple[str, str, LabelVersion]]:
@@ -109,8 +109,7 @@ class LabelHistory:
         """
         folder = self._of(image_id, tag)
         folder.mkdir(parents=True, exist_ok=True)
-        taken = [int(file.name[:4]) for file in folder.iterdir() if file.name[:4].isdigit()]
-        number = 1 + max(taken, default=0)
+        number = 1 + max(map(_number_of, folder.iterdir()), default=0)
         update = {"number": number, "sha256": hashlib.sha256(content).hexdigest()}
         version = version.model_copy(update=update if version.saved else {**update, "saved": time.time()})
         replace_file(folder / f"{number:04d}{LABEL_EXTENSION}", io.BytesIO(content))
@@ -160,6 +159,12 @@ class LabelHistory:
             if name in ("", ".", "..") or "/" in name or "\0" in name:
                 raise InvalidRequest(f"{shown(name)} is no name of an image or of a label's tag: it is a path.")
         return self.folder / tag / image_id
+
+
+def _number_of(file: Path) -> int:
+    """Of the version that ``file`` belongs to; 0 where its name is none of ours. From 10000 on it has more digits."""
+    stem = file.name.partition(".")[0]
+    return int(stem) if stem.isdecimal() else 0
 
 
 def _read(record: Path) -> LabelVersion | None:

@@ -14,7 +14,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import DeepGrow3DError
 from deepgrow3d_app.serving.datastore import StudiesDatastore
-from deepgrow3d_app.serving.dicomweb.final_label import segments_of
+from deepgrow3d_app.serving.label_names import segments_of
 from deepgrow3d_app.volume.atomic_file import replace_file
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from deepgrow3d_app.click.click import Click
 from deepgrow3d_app.click.simulator import ClickSimulator
 from deepgrow3d_app.errors import DeepGrow3DError
 from deepgrow3d_app.serving.datastore import StudiesDatastore
-from deepgrow3d_app.serving.dicomweb.final_label import segments_of
+from deepgrow3d_app.serving.label_names import segments_of
 from deepgrow3d_app.volume.files import read_mask
 from deepgrow3d_app.volume.geometry import Index
 

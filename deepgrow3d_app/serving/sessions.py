@@ -25,6 +25,7 @@ from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound
 from deepgrow3d_app.serving.archive import unzip
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.identifiers import checked_session_id
+from deepgrow3d_app.serving.incoming import is_abandoned
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
 from deepgrow3d_app.volume.atomic_file import replace_file
@@ -34,8 +35,6 @@ from deepgrow3d_app.volume.files import extension_of
 logger = logging.getLogger(__name__)
 
 INFO_FILE = "session.json"
-ABANDONED_S = 3600
-"""An image that was not decoded this long after it began to arrive never will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,7 @@ class Sessions:
         removed = 0
         for folder in self._folders():
             session = self._read(folder.name)
-            is_over = _is_abandoned(folder) if session is None else session.is_expired
+            is_over = is_abandoned(folder) if session is None else session.is_expired
             if is_over:
                 self._forget(folder, session)
                 removed += 1
@@ -239,10 +238,3 @@ class Sessions:
                 f"Send one image ({', '.join(IMAGE_EXTENSIONS)}), or the files of one DICOM series."
             )
         return received
-
-
-def _is_abandoned(folder: Path) -> bool:
-    try:
-        return folder.stat().st_mtime + ABANDONED_S < time.time()
-    except OSError:  # somebody else removed it
-        return False

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock
-from monailabel.datastore.local import LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
-from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.errors import InvalidRequest, NotAllowed, NotFound
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
+from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.volume.atomic_file import settle_folder, written_beside
 from deepgrow3d_app.volume.files import EXTENSIONS, extension_of
 
@@ -45,7 +46,7 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
     Args:
         studies: the folder.
         auto_reload: whether files that others put there or take away are noticed at once.
-        read_only: leave the index as it is at start-up.
+        read_only: whether nothing may be changed; what others put there is shown all the same.
         images_dir: where below the folder the images lie.
 
     Raises:
@@ -57,6 +58,7 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         self._file_lock = FileLock(studies / ".lock")
         self._version: FileVersion = ()
         self._draft = _Draft()
+        self._is_read_only = read_only
         self._shown: LocalDatastoreModel
         try:
             super().__init__(
@@ -64,13 +66,15 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
                 images_dir=images_dir,
                 extensions=[f"*{extension}" for extension in IMAGE_EXTENSIONS],
                 auto_reload=auto_reload,
-                read_only=read_only,
+                read_only=False,  # that would not even look for files
             )
         except ValueError as error:
             raise InvalidRequest(
                 f"The index of the studies, '{studies / 'datastore_v2.json'}', is damaged. "
                 "Move it away and start again: images and labels are found by their files."
             ) from error
+        if auto_reload:
+            self._handler.on_moved = self._on_moved_event
 
     def refresh(self) -> None:
         """Bring the index in line with the files."""
@@ -93,7 +97,15 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         It is saved and shown to others at the end of the block; an error in the block leaves it as it was.
         Files that belong to the change are written by :meth:`_written_with_index` and moved by :meth:`_at_the_end`:
         when there is room for all of them and for the index.
+
+        Raises:
+            NotAllowed: the studies are read-only.
         """
+        if self._is_read_only:
+            raise NotAllowed(
+                "The studies are read-only (MONAI_LABEL_DATASTORE_READ_ONLY): nothing was changed. "
+                "Start the server without that variable to save."
+            )
         with self._locked():
             self._init_from_datastore_file()
             with self._drafting(), contextlib.ExitStack() as held:
@@ -126,8 +138,8 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other threads and processes out; may be nested."""
-        with self._guard, self._file_lock:
+        """Keep other threads and, where anything can be changed, processes out; may be nested."""
+        with self._guard, contextlib.nullcontext() if self._is_read_only else self._file_lock:
             yield
 
     @contextlib.contextmanager
@@ -162,7 +174,7 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         known = IMAGE_EXTENSIONS if Path(path) == self.images_folder else EXTENSIONS
         with os.scandir(path) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
-        return {name: name for name in names if extension_of(name) in known}
+        return {name: name for name in names if extension_of(name) in known and _is_text(name)}
 
     def _reconcile_datastore(self) -> None:
         with self._locked():
@@ -179,7 +191,20 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
 
     def _on_modify_event(self, event: Any) -> None:
         if event.src_path == self._datastore_config_path:
+            self._read_again()
+
+    def _on_moved_event(self, event: Any) -> None:
+        """A file got its name in one step: the index by any server, an image by whoever copies with care."""
+        if event.dest_path == self._datastore_config_path:
+            self._read_again()
+        else:
+            self._on_any_event(event)
+
+    def _read_again(self) -> None:
+        try:
             self._init_from_datastore_file()
+        except OSError:  # as above
+            logger.exception("The index of the studies cannot be read")
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         path = Path(self._datastore_config_path)
@@ -199,9 +224,13 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
             self._version = version
 
     def _update_datastore_file(self, lock: bool = True) -> None:
+        if self._is_read_only:
+            return  # what was found is shown, and not kept
         path = Path(self._datastore_config_path)
         with self._locked():
-            content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+            # What cannot be read again must not be written: NaN, and lone surrogates, which are no UTF-8, raise here.
+            index = self._datastore.model_dump(exclude={"base_path"})
+            content = json.dumps(index, indent=2, default=str, ensure_ascii=False, allow_nan=False)
             with written_beside(path, io.BytesIO(content.encode())) as partial:
                 if self._draft.index is not None:
                     for move in self._draft.moves:
@@ -209,3 +238,33 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
                 os.replace(partial, path)
             settle_folder(path.parent)
             self._version = file_version(path)
+
+
+def entry_of(index: LocalDatastoreModel, image_id: str) -> ImageLabelModel:
+    """What ``index`` has of an image; :class:`NotFound` where that is nothing."""
+    entry = index.objects.get(image_id)
+    if entry is None:
+        raise no_image(image_id)
+    return entry
+
+
+def no_image(image_id: str) -> NotFound:
+    """There is no such image."""
+    return NotFound(f"There is no image {shown(image_id)} among the studies. GET /datastore/?output=all lists them.")
+
+
+def no_label(image_id: str, tag: str) -> NotFound:
+    """There is no such label."""
+    return NotFound(
+        f"The image {shown(image_id)} has no label {shown(tag)}. GET /datastore/?output=all lists images and labels."
+    )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is text: one in bytes of another encoding could not stand in the index."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        logger.warning("The file %r is left out: its name is no UTF-8. Rename it.", name)
+        return False
+    return True

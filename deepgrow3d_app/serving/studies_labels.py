@@ -1,12 +1,9 @@
-"""The labels of the studies: decoded before they are stored, every version kept."""
+"""Saving labels of the studies: decoded before they are stored, every version kept."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,38 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel
 
-from deepgrow3d_app.cases.labelled_case import voxel_counts
-from deepgrow3d_app.errors import Busy, InvalidInput, LabelMismatch, NotFound, Superseded
+from deepgrow3d_app.errors import Busy, InvalidInput, Superseded
 from deepgrow3d_app.serving.click_log import ClickLog
-from deepgrow3d_app.serving.dicomweb.final_label import DICOM_SEG, segments_of
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
-from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, LabelHistory, LabelVersion
+from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, LabelVersion
+from deepgrow3d_app.serving.label_names import check_names, check_values, segments_of
 from deepgrow3d_app.serving.saved_clicks import answered_clicks, sent_clicks
-from deepgrow3d_app.serving.studies_index import StudiesIndex
+from deepgrow3d_app.serving.studies_files import OURS, VERSION, StudiesFiles
+from deepgrow3d_app.serving.studies_index import entry_of
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask, read_mask
 from deepgrow3d_app.volume.geometry import Index
 from deepgrow3d_app.volume.volume import Mask
-
-logger = logging.getLogger(__name__)
-
-HISTORY_FOLDER = Path(".deepgrow3d", "label-history")
-VERSION = "version"
-"""In a label's info: which version it is."""
 
 BASED_ON = "based_on"
 """In what a client sends: the version that it started from."""
 
 CLICK_SETS = "click_sets"
 """In what a client sends: by structure, the clicks that made its mask."""
-
-OURS = frozenset({VERSION, DICOM_SEG})
-"""In a label's info: what clients cannot set. What is said to be on a DICOMweb server is removed from there."""
 
 MAX_CLIENT = 200
 
@@ -65,7 +52,7 @@ class Publication:
     take_back: Callable[[], None] = lambda: None
 
 
-class StudiesLabels(StudiesIndex):
+class StudiesLabels(StudiesFiles):
     """The labels of a folder's images, ``labels/TAG/ID.nii.gz``; safe to share between threads.
 
     Args:
@@ -90,57 +77,11 @@ class StudiesLabels(StudiesIndex):
         images_dir: str = ".",
         model_digest: Callable[[], str] = lambda: "",
     ) -> None:
-        self._volumes = volumes
         self._log = log
         self._model_digest = model_digest
-        self.history = LabelHistory(studies / HISTORY_FOLDER)
         self._guard_of_saves = threading.Lock()
         self._saves: dict[str, threading.Lock] = {}
-        super().__init__(studies, auto_reload=auto_reload, read_only=read_only, images_dir=images_dir)
-
-    def image_file(self, image_id: str) -> Path:
-        """The file of the image ``image_id``.
-
-        Raises:
-            NotFound: there is no such image. A path is no id, whether there is a file or not.
-        """
-        path = self.get_image_uri(image_id)
-        if not path or not os.path.isfile(path):
-            raise no_image(image_id)
-        return Path(path)
-
-    def label_file(self, image_id: str, tag: str) -> Path:
-        """The file of the label ``tag`` of the image ``image_id``.
-
-        Raises:
-            NotFound: there is no such label.
-        """
-        path = self.get_label_uri(image_id, tag)
-        if not path or not os.path.isfile(path):
-            raise no_label(image_id, tag)
-        return Path(path)
-
-    def label_on_image(self, image_id: str, tag: str) -> bytes:
-        """The label ``tag`` of the image ``image_id``, of whatever format: .nii.gz, uint8, on the grid of the image.
-
-        Raises:
-            NotFound: there is no such image or label.
-            UnreadableVolume, UnsupportedVolume: not a label map.
-            LabelMismatch: another program made it on another grid.
-        """
-        volume = self._volumes.get(self.image_file(image_id))
-        return encode_mask(read_label(self.label_file(image_id, tag), volume), volume.affine, LABEL_EXTENSION)
-
-    def get_label_tags_of(self, image_id: str) -> list[str]:
-        """The tags of the labels of the image ``image_id``."""
-        image = self._datastore.objects.get(image_id)
-        return [] if image is None else sorted(image.labels)
-
-    def version_of(self, image_id: str, tag: str) -> int:
-        """At which version the label ``tag`` of ``image_id`` is; 0 where there is none, or one that was found."""
-        label = self._datastore.label(image_id, tag)
-        number = 0 if label is None else label.info.get(VERSION)
-        return number if isinstance(number, int) else 0
+        super().__init__(studies, volumes, auto_reload=auto_reload, read_only=read_only, images_dir=images_dir)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a label, and return the id of its image. See :meth:`save_version`."""
@@ -159,18 +100,19 @@ class StudiesLabels(StudiesIndex):
 
         Raises:
             NotFound: there is no such image.
-            InvalidRequest: a tag outside the grammar.
+            InvalidRequest: a tag outside the grammar, or a ``label_info`` that does not name values.
             UnreadableVolume, UnsupportedVolume: not a label map.
             LabelMismatch: not on the grid of the image, or with values that ``label_info`` does not name.
             Superseded: somebody saved another version since.
             Busy: the image was replaced while the label was decoded.
         """
         tag = checked_name(str(getattr(label_tag, "value", label_tag)), "a label's tag")
+        check_names(label_info)
         image_file = self.image_file(image_id)
         version = file_version(image_file)
         volume = self._volumes.get(image_file)
         mask = read_label(Path(label_filename), volume)
-        _check_values(mask, label_info)
+        check_values(mask, label_info)
         content = encode_mask(mask, volume.affine, LABEL_EXTENSION)
         record = self._record(str(image_file), version, label_info, volume.shape)
         not_kept = OURS | {BASED_ON, CLICK_SETS}
@@ -233,31 +175,18 @@ class StudiesLabels(StudiesIndex):
         with lock:
             yield
 
-    def finish_saves(self) -> None:
-        """After a kill between a label's file and the index: what is the label is also what the index says of it."""
-        for image_id, tag, newest in self.history.newest():
-            label = self._datastore.label(image_id, tag)
-            file = self.labels_folder / tag / (image_id + LABEL_EXTENSION)
-            if label is None or not file.is_file() or label.info.get(VERSION) == newest.number:
-                continue
-            if hashlib.sha256(file.read_bytes()).hexdigest() != newest.sha256:
-                continue  # it was replaced by another program, or never became the label
-            with self.editing() as index:
-                kept = {**newest.info, "ts": int(newest.saved), "name": file.name, VERSION: newest.number}
-                entry_of(index, image_id).labels[tag] = DataModel(info=kept, ext=LABEL_EXTENSION)
-            logger.warning("The save of %s of '%s' was cut off after its last write; it is finished", tag, image_id)
-
     def _record(self, image: str, version: FileVersion, label_info: Mapping[str, Any], shape: Index) -> LabelVersion:
         """Who saves, with which network, and which clicks made it."""
         client = str(label_info.get("client_id") or "")[:MAX_CLIENT]
+        saved_by = str(label_info.get(SAVED_BY) or "")
         names = {segment.name for segment in segments_of(label_info)}
         clicks = sent_clicks(label_info.get(CLICK_SETS), names, shape)
         if clicks is None:
-            clicks = answered_clicks(self._log, image, version, {"", *names}, client)
+            clicks = answered_clicks(self._log, image, version, {"", *names}, client, saved_by)
         info = {BASED_ON: label_info[BASED_ON]} if BASED_ON in label_info else {}
         return LabelVersion(
             client_id=client,
-            saved_by=str(label_info.get(SAVED_BY) or ""),
+            saved_by=saved_by,
             model_sha256=self._model_digest(),
             clicks=clicks,
             info=info,
@@ -276,23 +205,6 @@ class StudiesLabels(StudiesIndex):
                 f"{newest}."
             )
 
-    def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Remove the label ``label_tag`` of the image ``label_id``."""
-        path = self.label_file(label_id, label_tag)
-        with self.editing() as index:
-            entry_of(index, label_id).labels.pop(label_tag, None)
-            self._at_the_end(lambda: path.unlink(missing_ok=True))
-
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add ``info`` to what is known of the label ``label_tag`` of the image ``label_id``."""
-        with self.editing() as index:
-            label = index.label(label_id, label_tag)
-            if label is None:
-                raise no_label(label_id, label_tag)
-            label.info.update({name: value for name, value in info.items() if name not in OURS})
-            if isinstance(number := label.info.get(VERSION), int):
-                self.history.note(label_id, label_tag, number, label.info)
-
     def look_elsewhere(self, image_id: str, tag: str) -> None:
         """Make the index know the label that is about to be replaced, where somebody else stores labels too."""
 
@@ -307,34 +219,3 @@ def _as_nifti(file: Path) -> bytes:
         with contextlib.suppress(InvalidInput):
             return encode_mask(*read_mask(file), LABEL_EXTENSION)
     return file.read_bytes()
-
-
-def _check_values(mask: Mask, label_info: Mapping[str, Any]) -> None:
-    """Refuse values that nothing names, where anything is named: nobody could tell later what they mean."""
-    named = {segment.value for segment in segments_of(label_info)}
-    unnamed = sorted(set(np.flatnonzero(voxel_counts(mask)).tolist()) - named - {0})
-    if named and unnamed:
-        raise LabelMismatch(
-            f"The label has voxels of the value {', '.join(map(str, unnamed))}, and label_info names only "
-            f"{', '.join(map(str, sorted(named)))}. Name every structure, or erase those voxels."
-        )
-
-
-def entry_of(index: LocalDatastoreModel, image_id: str) -> ImageLabelModel:
-    """What ``index`` has of an image; :class:`NotFound` where that is nothing."""
-    entry = index.objects.get(image_id)
-    if entry is None:
-        raise no_image(image_id)
-    return entry
-
-
-def no_image(image_id: str) -> NotFound:
-    """There is no such image."""
-    return NotFound(f"There is no image {shown(image_id)} among the studies. GET /datastore/?output=all lists them.")
-
-
-def no_label(image_id: str, tag: str) -> NotFound:
-    """There is no such label."""
-    return NotFound(
-        f"The image {shown(image_id)} has no label {shown(tag)}. GET /datastore/?output=all lists images and labels."
-    )

@@ -1,11 +1,10 @@
-"""Files that clients send: where they wait until they have been decoded and found good."""
+"""Files that clients send, as they come."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 from fastapi import UploadFile
 
+from deepgrow3d_app.serving.incoming import Incoming
 from deepgrow3d_app.volume.atomic_file import COPY_BYTES
 from deepgrow3d_app.volume.files import extension_of
 
@@ -50,9 +50,9 @@ class Upload:
             shutil.copyfileobj(self.content, file, COPY_BYTES)
 
     @contextlib.contextmanager
-    def staged(self, name: str) -> Iterator[Path]:
-        """The content as a file ``name`` in a temporary folder that is gone after the block."""
-        with tempfile.TemporaryDirectory(prefix="deepgrow3d-") as folder:
-            path = Path(folder) / name
+    def staged(self, incoming: Incoming, name: str) -> Iterator[Path]:
+        """The content as a file ``name`` in a folder of ``incoming``, gone after the block: to be decoded there."""
+        with incoming.new_folder() as folder:
+            path = folder / name
             self.write_to(path)
             yield path

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
+import os
 import re
 import shutil
 import signal
 import socket
+import time
 import uuid
+import zipfile
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
+CLEANED_UP_S = 120
 IMAGE = "ct-trunk"
 
 
@@ -100,6 +105,38 @@ def test_a_label_survives_kill_9(launcher: Launcher, studies: Path, phantom: Pha
     assert np.allclose(image.affine, phantom.affine, atol=1e-4)
     assert not [path for path in studies.rglob("*") if path.name.endswith((".part", ".tmp"))]
     assert second.mask("patient", [phantom.centre])[tuple(phantom.centre)] == 1
+
+
+def test_what_a_kill_in_the_middle_of_an_upload_left_is_removed(launcher: Launcher, studies: Path) -> None:
+    incoming = studies / ".deepgrow3d" / "incoming"
+    (incoming / "deepgrow3d-killed").mkdir(parents=True)
+    left = [studies / f".{'0a' * 16}.part", incoming / "deepgrow3d-killed" / "big.nii", incoming / "deepgrow3d-killed"]
+    written_now = studies / f".{'0b' * 16}.part"  # by another server
+    for file in (*left[:2], written_now):
+        file.write_bytes(b"voxels")
+    for path in left:
+        os.utime(path, (0, 0))
+
+    launcher.serve(studies)
+
+    deadline = time.monotonic() + CLEANED_UP_S
+    while remaining := [path for path in left if path.exists()]:
+        assert time.monotonic() < deadline, remaining
+        time.sleep(0.1)
+    assert written_now.is_file()
+
+
+def test_uploads_and_downloads_leave_nothing_behind(launcher: Launcher, studies: Path, phantom: Phantom) -> None:
+    server = launcher.serve(studies)
+    image = server.request("PUT", "/datastore/image?image=other", files={"file": ("a.nii.gz", b"no image")})
+    assert image.status_code == 400
+    assert server.save_label("patient", "label.nii.gz", phantom.label_file).ok
+    data_set = server.request("GET", "/datastore/dataset")
+    with zipfile.ZipFile(io.BytesIO(data_set.content)) as archive:
+        assert set(archive.namelist()) == {"image/patient.nii.gz", "label/patient.nii.gz", "metadata.json"}
+    assert server.stop() in (0, -signal.SIGTERM)
+    incoming = studies / ".deepgrow3d" / "incoming"
+    assert [*incoming.iterdir(), *(launcher.folder / "tmp").iterdir()] == []
 
 
 def test_ctrl_c_stops_it_quietly_and_it_can_start_again(launcher: Launcher, studies: Path, phantom: Phantom) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFoun
 from deepgrow3d_app.serving.attendance import Attendance
 from deepgrow3d_app.serving.batch.order import BatchOrder
 from deepgrow3d_app.serving.datastore import StudiesDatastore
+from deepgrow3d_app.serving.incoming import Incoming
 from deepgrow3d_app.serving.seeds import structure_seeds
 from deepgrow3d_app.serving.served_model import ServedModel
 from deepgrow3d_app.serving.studies_labels import BASED_ON
@@ -76,6 +76,7 @@ class BatchRuns:
         model: what draws.
         volumes: decoded images.
         images: the studies.
+        incoming: where a label is written before it is saved.
         is_idle: whether nobody waits for a click; drawing pauses meanwhile.
     """
 
@@ -85,12 +86,14 @@ class BatchRuns:
         model: ServedModel,
         volumes: VolumeCache,
         images: Callable[[], StudiesDatastore],
+        incoming: Incoming,
         is_idle: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = folder
         self._model = model
         self._volumes = volumes
         self._images = images
+        self._incoming = incoming
         self.is_idle = is_idle
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -275,8 +278,8 @@ class BatchRuns:
             "client_id": CLIENT,
             BASED_ON: version,
         }
-        with tempfile.TemporaryDirectory(prefix="deepgrow3d-") as folder:
-            file = Path(folder) / "label.nii.gz"
+        with self._incoming.new_folder() as folder:
+            file = folder / "label.nii.gz"
             write_mask(labels, volume.affine, file)
             images.save_label(image, str(file), tag, info)
         return list(clicks)

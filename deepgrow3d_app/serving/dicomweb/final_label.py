@@ -105,23 +105,6 @@ class FinalLabel:
         return self.file_of == self.instance_uid
 
 
-def segments_of(label_info: Mapping[str, Any]) -> list[Segment]:
-    """The names that a viewer sends: ``{"label_info": [{"name": "liver", "idx": 1}, ...]}``, what is none left out."""
-    segments: dict[int, Segment] = {}
-    given = label_info.get("label_info")
-    for place, entry in enumerate(given if isinstance(given, list) else [], start=1):
-        if isinstance(entry, Mapping):
-            value, name = entry.get("idx", place), entry.get("name")
-            if isinstance(value, int) and 0 < value < 256 and isinstance(name, str) and name.strip():
-                segments.setdefault(value, Segment(value, name.strip()))
-    return list(segments.values())
-
-
-def info_of(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """``segments`` as viewers send them."""
-    return [{"name": segment.name, "idx": segment.value} for segment in segments]
-
-
 def made_after(superseded: FinalLabel | None) -> datetime:
     """The present, or the next instant after ``superseded``, which came from another clock: the newest label counts."""
     now = datetime.now()

@@ -13,7 +13,8 @@ from pathlib import Path
 from deepgrow3d_app.errors import ServerFault
 from deepgrow3d_app.serving.dicomweb.listed import ImageSeries
 from deepgrow3d_app.serving.dicomweb.pacs import Pacs, is_uid
-from deepgrow3d_app.volume.atomic_folder import remove_partial_folders, replaced_folder
+from deepgrow3d_app.serving.incoming import remove_if_abandoned
+from deepgrow3d_app.volume.atomic_folder import PARTIAL_SUFFIX, replaced_folder
 
 
 class SeriesFolder:
@@ -28,7 +29,8 @@ class SeriesFolder:
 
     def __init__(self, folder: Path, pacs: Pacs, max_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_partial_folders(folder)
+        for partial in folder.glob(f".*{PARTIAL_SUFFIX}"):
+            remove_if_abandoned(partial)  # by age: another server may be fetching into one
         self._folder = folder
         self._pacs = pacs
         self._max_bytes = max_bytes

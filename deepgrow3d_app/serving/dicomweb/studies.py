@@ -19,16 +19,16 @@ from deepgrow3d_app.serving.dicomweb.final_label import (
     FinalLabel,
     LabelToStore,
     description,
-    info_of,
     made_after,
-    segments_of,
 )
 from deepgrow3d_app.serving.dicomweb.images import DicomWebImages
 from deepgrow3d_app.serving.dicomweb.listing import FINAL
 from deepgrow3d_app.serving.dicomweb.pacs import Pacs, referenced_series
 from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, LabelVersion
-from deepgrow3d_app.serving.studies_labels import VERSION, Publication
+from deepgrow3d_app.serving.label_names import LABEL_INFO, info_of, segments_of
+from deepgrow3d_app.serving.studies_files import VERSION
+from deepgrow3d_app.serving.studies_labels import Publication
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_seg.decode import decode_seg
 from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
@@ -143,7 +143,7 @@ class DicomWebStudies(DicomWebImages):
         """Make ``label``, which is on the server now, the final label of its image; ``saved_by`` has signed in."""
         volume = self._volumes.get(self.image_file(label.image_id))
         content = encode_mask(label.mask, volume.affine, LABEL_EXTENSION)
-        info = {**label.final.to_info(), "label_info": info_of(label.segments)}
+        info = {**label.final.to_info(), LABEL_INFO: info_of(label.segments)}
         record = LabelVersion(saved_by=saved_by, model_sha256=self._model_digest())
         with self.editing() as index:
             entry = index.objects.get(label.image_id)
@@ -185,7 +185,7 @@ class DicomWebStudies(DicomWebImages):
             self._take_back(label.final)
             raise
         return Publication(
-            {**label.final.to_info(), "label_info": info_of(named_segments(mask, label.segments))},
+            {**label.final.to_info(), LABEL_INFO: info_of(named_segments(mask, label.segments))},
             complete=lambda: self._remove(label.superseded, label.final),
             take_back=lambda: self._take_back(label.final),
         )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, REVIEWER, USER, FileWorkers, Served, SignedIn, require
 from deepgrow3d_app.serving.app import DeepGrow3DApp
+from deepgrow3d_app.serving.data_set import FINAL, write_data_set
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
@@ -28,7 +30,6 @@ from deepgrow3d_app.volume.files import EXTENSIONS
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
-FINAL = "final"
 DIGESTS = ("SHA256", "SHA512", "MD5")
 
 
@@ -79,7 +80,7 @@ def _add_image(served: DeepGrow3DApp, caller: Identity, image: str, upload: Uplo
 
     if image_id in served.images().list_images():
         may_replace()
-    with upload.staged(image_id + upload.extension) as path:
+    with upload.staged(served.incoming, image_id + upload.extension) as path:
         return served.images().add_image(image_id, str(path), info, may_replace)
 
 
@@ -158,7 +159,7 @@ def _save_label(served: DeepGrow3DApp, image: str, tag: str, upload: Upload, inf
         )
     images = served.images()
     images.image_file(image)
-    with upload.staged(f"label{extension}") as path:
+    with upload.staged(served.incoming, f"label{extension}") as path:
         saved = images.save_version(image, str(path), tag, info)
     served.on_save_label(image, image)
     earlier = [version for version in images.history.versions(image, tag) if version.number < saved.number]
@@ -238,26 +239,38 @@ def update_label_params(served: Served, caller: SignedIn, label: str, tag: str, 
 
 
 def _add_to_label(served: DeepGrow3DApp, caller: Identity, label: str, tag: str, info: dict[str, Any]) -> None:
-    images = served.images()
-    if REVIEW in info or reviewed_as(images.get_label_info(label, tag)):
-        require(caller, Role.REVIEWER)  # what was approved stays what it was: a name says what is learnt from voxels
-    images.update_label_info(label, tag, {name: value for name, value in info.items() if name != SAVED_BY})
+    def may_change(known: Mapping[str, Any]) -> None:
+        if REVIEW in info or reviewed_as(known):
+            require(caller, Role.REVIEWER)  # what was approved stays: a name says what is learnt from voxels
+
+    served.images().get_label_info(label, tag)  # a DICOMweb server may have a newer one
+    sent = {name: value for name, value in info.items() if name != SAVED_BY}
+    served.images().update_label_info(label, tag, sent, may_change)
 
 
 @router.get("/dataset", dependencies=ANNOTATOR)
 async def dataset(
-    served: Served,
-    workers: FileWorkers,
-    afterwards: BackgroundTasks,
-    limit_cases: Annotated[int | None, Query(ge=1)] = None,
+    served: Served, workers: FileWorkers, limit_cases: Annotated[int | None, Query(ge=1)] = None
 ) -> FileResponse:
     """Images with final labels, as a zip archive."""
-    images = served.images()
-    if not images.datalist():
-        raise NotFound(f"No image has a label '{FINAL}' yet, so there is nothing to download. Save a label first.")
-    archive = Path(await workers.run(images.get_dataset_archive, limit_cases))
-    afterwards.add_task(archive.unlink)
-    return FileResponse(archive, media_type="application/zip", filename="dataset.zip")
+    archive = await workers.run(_data_set, served, limit_cases)
+    return _SentOnce(archive, media_type="application/zip", filename="dataset.zip")
+
+
+def _data_set(served: DeepGrow3DApp, limit_cases: int | None) -> Path:
+    with served.incoming.new_file(".zip") as archive:
+        write_data_set(served.images(), archive, limit_cases)
+    return archive
+
+
+class _SentOnce(FileResponse):
+    """A file that is removed once it was sent, or could not be."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
 
 
 def _download(path: Path) -> FileResponse:

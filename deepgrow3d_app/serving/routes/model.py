@@ -54,7 +54,7 @@ async def update_model(served: Served, workers: FileWorkers, model: str, file: U
 
 
 def _update_model(served: DeepGrow3DApp, model: str, upload: Upload) -> dict[str, Any]:
-    with upload.staged("upload.safetensors") as path:
+    with upload.staged(served.incoming, "upload.safetensors") as path:
         try:
             version = served.model.publish(path, VersionRecord(made_by="upload"))
         except CheckpointError as error:

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import errno
 import mimetypes
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Query, UploadFile
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, File, Query, Request, UploadFile
+from fastapi.responses import FileResponse, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.errors import Cancelled, InvalidRequest
 from deepgrow3d_app.serving.access import USER, FileWorkers, Served
+from deepgrow3d_app.serving.archive import MAX_FILES
 from deepgrow3d_app.serving.security.audit import tell_subject
 from deepgrow3d_app.serving.uploads import Upload
 
-router = APIRouter(prefix="/session", tags=["Session"])
+ONE_ARCHIVE = "Send the files of one series, as one zip archive with uncompress=true."
+
+
+class _SeriesRoute(APIRoute):
+    """A route whose form may hold all files of a series: a long CT has more than the 1000 that Starlette takes."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_series(request: Request) -> Response:
+            await _read_form(request)  # the request keeps it, for FastAPI
+            return await handle(request)
+
+        return handle if self.body_field is None else handle_series
+
+
+async def _read_form(request: Request) -> None:
+    try:
+        await request.form(max_files=MAX_FILES)
+    except ClientDisconnect as error:
+        raise Cancelled("The upload broke off. Send it again.") from error
+    except HTTPException as error:
+        if "Too many files" not in str(error.detail):
+            raise
+        raise InvalidRequest(f"The form holds more than the limit of {MAX_FILES} files. {ONE_ARCHIVE}") from error
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise InvalidRequest(f"The form holds more large files than the server may open. {ONE_ARCHIVE}") from error
+
+
+router = APIRouter(prefix="/session", tags=["Session"], route_class=_SeriesRoute)
 
 
 @router.put("/", dependencies=USER)

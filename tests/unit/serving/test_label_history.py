@@ -83,6 +83,22 @@ def test_the_clicks_that_made_it_are_kept(datastore, save, log, studies):
     }
 
 
+def test_whoever_signed_in_saves_the_clicks_of_nobody_else(datastore, save, log, studies):
+    """Viewers may call themselves alike."""
+    image = studies / "ct.nii.gz"
+    for name, click in (("anna", Click((1, 2, 3))), ("bert", Click((3, 2, 1)))):
+        subject = Subject(str(image), file_version(image), (), "liver", "/3D Slicer", name)
+        log.add(subject, Answered(frozenset({click}), None))
+    for name in ("anna", "bert", "carl"):
+        save(1, client_id="3D Slicer", saved_by=name, label_info=[{"name": "liver", "idx": 1}])
+    versions = datastore.history.versions("ct", "final")
+    assert [(version.saved_by, clicks_of(version)) for version in versions] == [
+        ("anna", {"liver": ([(1, 2, 3)], [])}),
+        ("bert", {"liver": ([(3, 2, 1)], [])}),
+        ("carl", {}),
+    ]
+
+
 def test_a_label_of_another_program_is_kept_before_it_is_replaced(datastore, save, studies):
     (studies / "labels" / "final").mkdir(parents=True, exist_ok=True)
     write_mask(np.full(SHAPE, 7, np.uint8), np.eye(4), studies / "labels" / "final" / "ct.nii.gz")
@@ -362,3 +378,18 @@ def test_malformed_clicks_are_left_out_of_the_history(datastore, save, answered_
     (version,) = datastore.history.versions("ct", "final")
     assert clicks_of(version) == {"liver": ([(1, 2, 3)], [])}
     assert "click_sets" not in datastore.get_label_info("ct", "final")
+
+
+def test_a_version_has_as_many_digits_as_it_takes(datastore, save):
+    for value in (1, 2):
+        save(value)
+    folder = datastore.history.folder / "final" / "ct"
+    for ending in (".json", ".nii.gz"):  # as if there had been 9999 of them
+        (folder / f"0002{ending}").rename(folder / f"9999{ending}")
+    record = folder / "9999.json"
+    record.write_text(record.read_text().replace('"number": 2', '"number": 9999'))
+    for value in (3, 4, 5):
+        save(value)
+    assert [version.number for version in datastore.history.versions("ct", "final")] == [1, 9999, 10000, 10001, 10002]
+    assert values(datastore) == [1, 2, 3, 4, 5]
+    assert [newest.number for _, _, newest in datastore.history.newest()] == [10002]

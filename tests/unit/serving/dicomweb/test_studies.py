@@ -6,6 +6,7 @@ import shutil
 import threading
 from io import BytesIO
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from deepgrow3d_app.serving.dicomweb import images
 from deepgrow3d_app.serving.dicomweb.content_time import instant_of, made_at
 from deepgrow3d_app.serving.dicomweb.listed import ImageSeries, ListedSegmentations, StoredSegmentation
 from deepgrow3d_app.serving.dicomweb.studies import DicomWebStudies
+from deepgrow3d_app.serving.doubts import Doubts
+from deepgrow3d_app.volume.boxed_mask import BoxedMask
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
 from deepgrow3d_app.volume.files import read_mask, read_volume, write_mask
@@ -462,3 +465,30 @@ def test_who_looks_elsewhere_knows_the_version_that_a_save_is_based_on(archive, 
     version = other.version_of(archive.uid, "final")
     assert version == 1
     assert save(other, 2, based_on=version).number == 2
+
+
+def test_an_archive_is_not_fetched_to_be_scored(archive, server, tmp_path):
+    fetched = []
+    fetch = archive.fetch
+
+    def counted(study_uid, series_uid, folder):
+        fetched.append(series_uid)
+        return fetch(study_uid, series_uid, folder)
+
+    archive.fetch = counted
+    mask = BoxedMask.of(np.ones((6, 5, 4), np.uint8))
+    network = SimpleNamespace(predict=lambda volume, clicks: SimpleNamespace(boxed=mask))
+    model: Any = SimpleNamespace(digest=lambda: "net", loaded=SimpleNamespace(predictors=network))
+    one = server("one", refresh_s=60.0)
+    doubts = Doubts(None, model, VolumeCache(1 << 20), lambda: one, lambda image: [(1, 1, 1)])
+    images = one.get_unlabeled_images()
+    assert images == [archive.uid]
+    for _ in range(2):
+        assert doubts.scores(images) == {}
+        doubts.wait(30)
+    assert fetched == []
+    one.image_file(archive.uid)  # somebody opens it
+    assert doubts.scores(images) == {}
+    doubts.wait(30)
+    assert doubts.scores(images) == {archive.uid: 0.0}
+    assert fetched == [archive.uid]
