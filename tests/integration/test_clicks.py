@@ -410,6 +410,22 @@ def test_a_label_of_another_tag_is_no_final_one(server: Server, phantom: Phantom
     assert server.request("HEAD", "/datastore/label", params={"image": new_study, "tag": "final"}).status_code == 404
 
 
+def test_where_voxels_lie_is_told_as_clicks_are_understood(server: Server) -> None:
+    """Of a header whose two forms contradict each other, viewers would choose the other one."""
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.set_qform(np.diag([2.0, 3.0, 4.0, 1.0]), 1)
+    image.set_sform(np.diag([-2.0, 3.0, 4.0, 1.0]), 2)
+    files = {"file": ("forms.nii", image.to_bytes())}
+    assert server.request("PUT", "/datastore/image", params={"image": "forms"}, files=files).ok
+    told = server.json("/datastore/image/geometry?image=forms")
+    assert told == {"shape": [4, 5, 6], "spacing_mm": [2, 3, 4], "affine": np.diag([2, 3, 4, 1]).tolist()}
+    answer = server.infer({"foreground": [[1, 1, 1]], "background": []}, image="forms", output="image")
+    stored = nib.Nifti1Image.from_bytes(answer.content)
+    np.testing.assert_allclose(stored.affine, told["affine"])
+    assert server.request("DELETE", "/datastore/image?id=forms").ok
+    assert server.request("GET", "/datastore/image/geometry?image=forms").status_code == 404
+
+
 def test_both_launchers_serve_the_same_thing(launcher: Launcher, server: Server, reference: Reference) -> None:
     shutil.copytree(ROOT / "apps", launcher.folder / "apps")
     shutil.copytree(ROOT / "sample-data" / "studies", launcher.folder / "studies")

@@ -1,5 +1,6 @@
 // The structures that are annotated: each with its own clicks and mask, together one label map.
 import type { BoxedMask, Index } from './api';
+import { Turns } from './turns';
 
 export interface Click {
   index: Index;
@@ -20,25 +21,27 @@ interface Step {
   saved: SavedPart | null;
 }
 
-/** Clicks that were sent, and their mask as soon as it is there. */
+/** A click that does not count yet; `whenGivenUp` ends its request. */
 export interface Asked {
-  clicks: Click[];
-  mask: BoxedMask | null;
+  click: Click;
+  whenGivenUp: AbortController;
 }
 
 export type Colour = [number, number, number];
 
 export const MAX_VALUE = 252; // the viewer draws dots with the values above
+// In the order of the structures that the server knows. All differ clearly from each other, and from the viewer's dots.
 const COLOURS: Colour[] = [
-  [157, 108, 162], [185, 102, 83], [212, 188, 102], [139, 150, 98], [211, 171, 143], [221, 130, 101], [216, 132, 105],
-  [224, 97, 76], [0, 151, 206], [70, 100, 200], [249, 180, 111], [249, 186, 150], [240, 140, 200], [111, 184, 210],
+  [150, 80, 200], [130, 85, 50], [0, 140, 140], [60, 140, 45], [215, 190, 255], [230, 130, 75], [90, 170, 255],
+  [215, 40, 120], [45, 75, 220], [80, 225, 235], [250, 205, 150], [240, 100, 225], [170, 250, 200], [165, 170, 30],
 ];
 
 /** One structure. What was before its last click can be had back. */
 export class Structure {
   private steps: Step[] = [{ clicks: [], mask: null, saved: null }];
-  /** what was sent and does not count yet, in the order of the clicks */
+  /** what does not count yet, in the order of the clicks */
   private asked: Asked[] = [];
+  private readonly turns = new Turns();
 
   constructor(
     readonly name: string,
@@ -89,54 +92,74 @@ export class Structure {
     this.steps = [{ clicks: [], mask: null, saved: { map, values } }];
   }
 
-  /** All clicks so far and `click`, those included that are not answered yet; a voxel is clicked only once. */
-  with(click: Click): Click[] {
-    const isSame = (other: Click) => other.index.every((place, axis) => place === click.index[axis]);
-    const before = this.isWaiting ? this.asked[this.asked.length - 1].clicks : this.clicks;
-    return [...before.filter(other => !isSame(other)), click];
+  /** All clicks so far, those included that are not answered yet. */
+  get placed(): Click[] {
+    return this.asked.reduce((clicks, { click }) => withClick(clicks, click), this.clicks);
   }
 
-  ask(clicks: Click[]): Asked {
-    const asked = { clicks, mask: null };
+  /** Whether something would be left to draw: clicks outside alone say nothing. */
+  mayAsk(click: Click): boolean {
+    return withClick(this.placed, click).some(one => one.isPositive);
+  }
+
+  ask(click: Click): Asked {
+    const asked = { click, whenGivenUp: new AbortController() };
     this.asked.push(asked);
     return asked;
   }
 
   /**
-   * The server answered. Each answer is a step, in the order of the clicks, whichever comes first.
-   * Returns whether anything is still wanted of it.
+   * Have `asked` answered as soon as all before it are: each click is a step then, and whichever is refused is in none
+   * of the later ones. Returns its mask; null where the click was taken back meanwhile.
    */
-  answered(asked: Asked, mask: BoxedMask): boolean {
-    if (!this.asked.includes(asked)) return false; // taken back meanwhile
-    asked.mask = mask;
-    while (this.asked.length && this.asked[0].mask) {
-      const { clicks, mask } = this.asked.shift()!;
-      this.steps.push({ clicks, mask, saved: null });
-    }
-    return true;
+  answer(asked: Asked, send: (clicks: Click[], signal: AbortSignal) => Promise<BoxedMask>): Promise<BoxedMask | null> {
+    return this.turns.add(async () => {
+      const isWanted = () => this.asked.includes(asked);
+      if (!isWanted()) return null;
+      try {
+        const clicks = withClick(this.clicks, asked.click);
+        if (!clicks.some(one => one.isPositive)) throw new Error(`First click inside the ${this.name}.`);
+        const mask = await send(clicks, asked.whenGivenUp.signal);
+        if (!isWanted()) return null;
+        this.steps.push({ clicks, mask, saved: null });
+        return mask;
+      } catch (error) {
+        if (isWanted()) throw error;
+        return null;
+      } finally {
+        this.asked = this.asked.filter(one => one !== asked);
+      }
+    });
   }
 
-  /** The server refused. Later clicks were sent with these, and have an answer of their own. */
-  failed(asked: Asked): boolean {
-    const place = this.asked.indexOf(asked);
-    if (place >= 0) this.asked.splice(place, 1);
-    return place >= 0;
+  /** Nothing that was asked for is wanted any more. */
+  giveUp(): void {
+    for (const { whenGivenUp } of this.asked) whenGivenUp.abort();
+    this.asked = [];
   }
 
   /** Take the last click back; returns whether the mask is another one now. */
   undo(): boolean {
-    if (this.asked.pop() || !this.canUndo) return false;
+    const asked = this.asked.pop();
+    asked?.whenGivenUp.abort();
+    if (asked || !this.canUndo) return false;
     this.steps.pop();
     return true;
   }
 
   /** Returns whether the mask is another one now. */
   clear(): boolean {
-    this.asked = [];
+    this.giveUp();
     if (this.isEmpty) return false;
     this.steps.push({ clicks: [], mask: null, saved: null });
     return true;
   }
+}
+
+/** A voxel is clicked only once. */
+function withClick(clicks: Click[], click: Click): Click[] {
+  const isSame = (other: Click) => other.index.every((place, axis) => place === click.index[axis]);
+  return [...clicks.filter(other => !isSame(other)), click];
 }
 
 /** All structures as one label map on the grid of the image, i fastest; where two overlap, the later one has the voxel. */

@@ -42,6 +42,14 @@ class SavedLabel(BaseModel):
     notice: str | None = Field(description="where somebody else had saved the label before")
 
 
+class ImageGeometry(BaseModel):
+    """Where the voxels of an image lie. Formats leave room for several readings: this is the server's."""
+
+    shape: tuple[int, int, int] = Field(description="voxels along i, j, k")
+    spacing_mm: tuple[float, float, float]
+    affine: list[list[float]] = Field(description="4 x 4, voxel index to mm in RAS+")
+
+
 Params = Annotated[str, Form(description="a JSON object")]
 
 
@@ -117,6 +125,13 @@ def image_info(served: Served, image: str) -> Any:
     """What is known of an image."""
     served.images().image_file(image)
     return served.images().get_image_info(image)
+
+
+@router.get("/image/geometry", dependencies=USER)
+async def image_geometry(served: Served, workers: FileWorkers, image: str) -> ImageGeometry:
+    """Where an image's voxels lie, as clicks and labels are understood."""
+    volume = await workers.run(lambda: served.volumes.get(served.images().image_file(image)))
+    return ImageGeometry(shape=volume.shape, spacing_mm=volume.spacing_mm, affine=volume.affine.tolist())
 
 
 @router.put("/image/info", dependencies=ANNOTATOR)
@@ -244,8 +259,7 @@ def _add_to_label(served: DeepGrow3DApp, caller: Identity, label: str, tag: str,
             require(caller, Role.REVIEWER)  # what was approved stays: a name says what is learnt from voxels
 
     served.images().get_label_info(label, tag)  # a DICOMweb server may have a newer one
-    sent = {name: value for name, value in info.items() if name != SAVED_BY}
-    served.images().update_label_info(label, tag, sent, may_change)
+    served.images().update_label_info(label, tag, {key: info[key] for key in info if key != SAVED_BY}, may_change)
 
 
 @router.get("/dataset", dependencies=ANNOTATOR)

@@ -1,0 +1,2 @@
+/** The element of the page with this id. */
+export const element = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
