@@ -8,14 +8,37 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.integration.conftest import Launcher, Server, launcher, phantom, reference
+from tests.browser.pages import TryIt
+from tests.integration.conftest import Launcher, Phantom, Server, launcher, nifti, phantom, reference
 
 __all__ = ["launcher", "phantom", "reference"]
 
 WITHOUT_A_GPU = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+
+FOREIGN = {"int16": (np.int16, ".nii.gz"), "plain": (np.uint8, ".nii"), "float": (np.float32, ".nii")}
+STUDIES = (
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "shared",
+    "twice",
+    "away",
+    "left",
+    "displaced",
+    *FOREIGN,
+)
 
 
 def required_program(name: str, package: str) -> str:
@@ -45,6 +68,38 @@ def browser_page(chromium: Browser) -> Iterator[Page]:
     context = chromium.new_context(viewport={"width": 1500, "height": 950})
     context.set_default_timeout(60_000)
     yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterator[Server]:
+    """Copies of a phantom; some have a final label of another program, one of them on another grid."""
+    folder = tmp_path_factory.mktemp("drawing") / "files"
+    final = folder / "studies" / "labels" / "final"
+    final.mkdir(parents=True)
+    for name in STUDIES:
+        (folder / "studies" / f"{name}.nii.gz").write_bytes(phantom.file.read_bytes())
+    for name, (dtype, extension) in FOREIGN.items():
+        nib.Nifti1Image(phantom.label.astype(dtype), phantom.affine).to_filename(final / f"{name}{extension}")
+    (final / "displaced.nii.gz").write_bytes(nifti(phantom.label[1:], phantom.affine))
+    launcher = Launcher(folder)
+    try:
+        yield launcher.serve(folder / "studies")
+    finally:
+        launcher.end_all()
+
+
+@pytest.fixture
+def tried(chromium: Browser, server: Server) -> Iterator[TryIt]:
+    """The page with the viewer, whose questions are all answered with yes."""
+    context = chromium.new_context(viewport={"width": 1100, "height": 700})
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept())
+    yield TryIt(page, server.url)
+    assert faults == []
     context.close()
 
 

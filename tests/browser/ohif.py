@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from playwright.sync_api import Page, Response, expect
+from playwright.sync_api import Dialog, Page, Response, expect
 
 AXIAL = "mpr-axial"
 
@@ -36,6 +36,24 @@ IS_LOADED = """() => {
 LABELMAP = """() => {
   const labelmap = services.segmentationService.getLabelmapVolume('1');
   return [Array.from(labelmap.dimensions), Array.from(labelmap.voxelManager.getCompleteScalarDataArray())];
+}"""
+PAINT = """([start, stop, value]) => {
+  const { dimensions: [width, height], voxelManager } = services.segmentationService.getLabelmapVolume('1');
+  const values = Uint8Array.from(voxelManager.getCompleteScalarDataArray());
+  for (let k = start[2]; k < stop[2]; k++)
+    for (let j = start[1]; j < stop[1]; j++)
+      for (let i = start[0]; i < stop[0]; i++) values[(k * height + j) * width + i] = value;
+  voxelManager.setCompleteScalarDataArray(values);
+  cornerstone.triggerEvent(cornerstone.eventTarget, cornerstoneTools.Enums.Events.SEGMENTATION_DATA_MODIFIED, {
+    segmentationId: '1',
+  });
+}"""
+VALUE_AT = """index =>
+  services.segmentationService.getLabelmapVolume('1').voxelManager.getAtIJK(...index)"""
+SHOWS = """name => {
+  const { viewports, activeViewportId } = services.viewportGridService.getState();
+  const [shown] = viewports.get(activeViewportId).displaySetInstanceUIDs;
+  return services.displaySetService.getDisplaySetByUID(shown).SeriesDescription === name;
 }"""
 STRUCTURES = """() => Object.values(services.segmentationService.getSegmentations()[0].config.segments)
   .map(segment => [segment.label, segment.segmentIndex])"""
@@ -67,6 +85,18 @@ class Ohif:
         """Open a study of the list in the mode MONAI Label, and wait until its voxels are there."""
         self.page.get_by_text(patient).first.click()
         self.page.get_by_text("MONAI Label", exact=True).first.click()
+        self.wait_for_voxels()
+
+    def open_studies(self, *study_uids: str) -> None:
+        """Open several studies at once, in the mode MONAI Label."""
+        query = "&".join(f"StudyInstanceUIDs={uid}" for uid in study_uids)
+        self.page.goto(f"{self.url}/ohif/monai-label?{query}")
+        self.wait_for_voxels()
+
+    def show_series(self, name: str) -> None:
+        """Show another series of the opened studies, by its thumbnail."""
+        self.page.locator("[data-cy=study-browser-thumbnail]").filter(has_text=name).dblclick()
+        self.page.wait_for_function(SHOWS, arg=name)
         self.wait_for_voxels()
 
     def wait_for_voxels(self) -> None:
@@ -116,6 +146,31 @@ class Ohif:
         expect(told).not_to_have_text(f"{button} ...", timeout=30_000)
         return told.inner_text()
 
+    def answer(self, button: str, *, accept: bool) -> str:
+        """Press a button that asks, answer, and return what it tells."""
+        asked: list[str] = []
+
+        def reply(dialog: Dialog) -> None:
+            asked.append(dialog.message)
+            if accept:
+                dialog.accept()
+            else:
+                dialog.dismiss()
+
+        self.page.once("dialog", reply)
+        told = self.press(button)
+        assert len(asked) == 1, f"{button} did not ask"
+        return told
+
+    def paint(self, structure: str, start: tuple[int, int, int], stop: tuple[int, int, int]) -> None:
+        """Fill a box of voxels, in the way the panel shows the answer to Run; takes no network."""
+        self.page.evaluate(PAINT, [list(start), list(stop), self.structures()[structure]])
+
+    def structure_at(self, index: tuple[int, int, int]) -> str:
+        """What the overlay shows at a voxel; "" for nothing."""
+        value = self.page.evaluate(VALUE_AT, list(index))
+        return next((name for name, known in self.structures().items() if known == value), "")
+
     def labelmap(self) -> npt.NDArray[np.uint8]:
         """What the overlay shows, (i, j, k)."""
         shape, values = self.page.evaluate(LABELMAP)
@@ -138,5 +193,6 @@ class Ohif:
     def _look_at(self, response: Response) -> None:
         if not response.url.startswith((self.url, "blob:", "data:")):
             self.elsewhere.append(response.url)
-        if response.status >= 400 and "/train/" not in response.url:
+        means_none = "/train/" in response.url or (response.status == 404 and "/datastore/label/info" in response.url)
+        if response.status >= 400 and not means_none:
             self.faults.append(f"{response.status} {response.url}")

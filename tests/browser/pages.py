@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from playwright.sync_api import Page, Request, Route
+from playwright.sync_api import Locator, Page, Request, Route
+
+from tests.integration.conftest import Server
 
 PAINTED = "() => Array.from(deepgrow3d.painted())"
 SHAPE = "() => deepgrow3d.viewer.shape"
@@ -162,6 +164,10 @@ class TryIt:
         self.page.on("request", look_at)
         return studies
 
+    def save_button(self) -> Locator:
+        """What saves."""
+        return self.page.get_by_role("button", name="Save", exact=True)
+
     def press(self, button: str) -> str:
         """Press a button, and return what the page tells."""
         self.page.get_by_role("button", name=button, exact=True).click()
@@ -175,3 +181,14 @@ class TryIt:
     def _look_at(self, request: Request) -> None:
         if not request.url.startswith((self.url, "blob:", "data:")):
             self.elsewhere.append(request.url)
+
+
+def notes(page: Page) -> Locator:
+    """What the page tells until it is dealt with."""
+    return page.get_by_role("alert")
+
+
+def versions(server: Server, study: str) -> list[dict[str, Any]]:
+    """All versions of a study's label."""
+    listed: list[dict[str, Any]] = server.json(f"/datastore/label/versions?label={study}")
+    return listed

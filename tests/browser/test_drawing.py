@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
-from tests.browser.pages import TryIt
-from tests.integration.conftest import Launcher, Phantom, Server, nifti, voxels_of
+from tests.browser.conftest import FOREIGN
+from tests.browser.pages import TryIt, notes, versions
+from tests.integration.conftest import Launcher, Phantom, Server, voxels_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 INSIDE = (13, 20, 10)
 BESIDE = (13, 24, 10)
+QUICK = (INSIDE, BESIDE, (13, 16, 10), (10, 20, 10), (16, 20, 10))
 LONG_PRESS = """async ([clientX, clientY]) => {
   const finger = { pointerType: 'touch', isPrimary: true, button: 0, clientX, clientY };
   const canvas = document.getElementById('canvas');
@@ -26,48 +28,13 @@ LONG_PRESS = """async ([clientX, clientY]) => {
   await new Promise(then => setTimeout(then, 700));
   canvas.dispatchEvent(new PointerEvent('pointerup', finger));
 }"""
-FOREIGN = {"int16": (np.int16, ".nii.gz"), "plain": (np.uint8, ".nii"), "float": (np.float32, ".nii")}
-STUDIES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "displaced", *FOREIGN)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterator[Server]:
-    """Copies of a phantom; some have a final label of another program, one of them on another grid."""
-    folder = tmp_path_factory.mktemp("drawing") / "files"
-    final = folder / "studies" / "labels" / "final"
-    final.mkdir(parents=True)
-    for name in STUDIES:
-        (folder / "studies" / f"{name}.nii.gz").write_bytes(phantom.file.read_bytes())
-    for name, (dtype, extension) in FOREIGN.items():
-        nib.Nifti1Image(phantom.label.astype(dtype), phantom.affine).to_filename(final / f"{name}{extension}")
-    (final / "displaced.nii.gz").write_bytes(nifti(phantom.label[1:], phantom.affine))
-    launcher = Launcher(folder)
-    try:
-        yield launcher.serve(folder / "studies")
-    finally:
-        launcher.end_all()
-
-
-@pytest.fixture
-def tried(chromium: Browser, server: Server) -> Iterator[TryIt]:
-    context = chromium.new_context(viewport={"width": 1100, "height": 700})
-    context.set_default_timeout(60_000)
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: dialog.accept())
-    yield TryIt(page, server.url)
-    assert faults == []
-    context.close()
-
-
-def versions(server: Server, study: str) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = server.json(f"/datastore/label/versions?label={study}")
-    return listed
-
-
-def save_button(tried: TryIt) -> Any:
-    return tried.page.get_by_role("button", name="Save", exact=True)
+LOSE_GRAPHICS = """() => {
+  const graphics = document.getElementById('canvas').getContext('webgl2');
+  graphics.getExtension('WEBGL_lose_context').loseContext();
+}"""
+HAS_DOT_INSIDE = "() => deepgrow3d.viewer.niivue.drawBitmap.includes(254)"
+DOT_COLOURS = ((255, 225, 0), (80, 255, 80), (255, 60, 60))
+CAPITAL_Z = "() => dispatchEvent(new KeyboardEvent('keydown', { key: 'Z', ctrlKey: true, cancelable: true }))"
 
 
 def infer_requests(page: Page) -> list[dict[str, Any]]:
@@ -118,7 +85,7 @@ def test_where_an_image_cannot_be_loaded_nothing_is_left_to_save(tried: TryIt) -
     tried.page.route("**/datastore/image?image=three", refuse)
     tried.page.get_by_label("Study").select_option("three")
     assert tried.wait() == "No image today."
-    expect(save_button(tried)).to_be_disabled()
+    expect(tried.save_button()).to_be_disabled()
     tried.page.keyboard.press("Control+s")
     tried.page.wait_for_timeout(300)
     assert saves == []
@@ -127,17 +94,32 @@ def test_where_an_image_cannot_be_loaded_nothing_is_left_to_save(tried: TryIt) -
     assert tried.click_voxel(INSIDE).startswith("spleen: 1 click, ")
 
 
-def test_of_two_studies_that_load_the_last_one_is_shown(tried: TryIt, server: Server) -> None:
+def test_only_the_last_of_the_studies_that_were_chosen_is_loaded(tried: TryIt) -> None:
     tried.go_to("one")
+    select = tried.page.get_by_label("Study")
+    images: list[str] = []
+    ended: list[str] = []
+
+    def look_at(request: Request) -> None:
+        if "/datastore/image" in request.url:
+            images.append(request.url)
+
+    tried.page.on("request", look_at)
+    tried.page.on("requestfailed", lambda request: ended.append(request.url))
+    names = tried.held("**/info/")
+    select.select_option("three")
+    names.wait_for(tried.page, 1)
     held = tried.held("**/datastore/image?image=two")
-    tried.page.get_by_label("Study").select_option("two")
+    select.select_option("two")
+    names.wait_for(tried.page, 2)
+    names.release()
     held.wait_for(tried.page, 1)
-    tried.page.get_by_label("Study").select_option("int16")
-    held.release()
+    select.select_option("int16")
     assert tried.wait().startswith("The saved label is shown.")
-    tried.page.wait_for_timeout(300)
-    assert tried.page.get_by_label("Study").input_value() == "int16"
+    assert select.input_value() == "int16"
     assert tried.painted().max() > 0
+    assert [url.rpartition("=")[2] for url in images] == ["two", "int16"]
+    assert [url.rpartition("=")[2] for url in ended if "image=" in url] == ["two"]
 
 
 @pytest.mark.parametrize("study", FOREIGN)
@@ -157,14 +139,17 @@ def test_a_label_of_another_program_is_shown_and_kept(
     assert len(versions(server, study)) == 2
 
 
-def test_a_label_that_cannot_be_shown_is_not_replaced(tried: TryIt, server: Server) -> None:
-    tried.page.goto(f"{server.url}/try?study=displaced")
-    assert tried.wait().startswith("There is a saved label that cannot be shown")
+def test_a_label_that_cannot_be_shown_is_not_replaced(tried: TryIt) -> None:
+    tried.go_to("displaced")
     saves = tried.saves()
     assert tried.click_voxel(INSIDE).startswith("spleen: 1 click, ")
-    expect(save_button(tried)).to_be_disabled()
+    expect(tried.save_button()).to_be_disabled()
     tried.page.keyboard.press("Control+s")
-    tried.page.wait_for_timeout(300)
+    assert tried.wait().startswith("There is a saved label that cannot be shown")
+    tried.choose("liver")
+    expect(notes(tried.page)).to_contain_text("There is a saved label that cannot be shown")
+    tried.open("one")
+    expect(notes(tried.page)).to_have_count(0)
     assert saves == []
 
 
@@ -174,7 +159,7 @@ def test_keys_do_nothing_where_there_is_nothing_to_do(tried: TryIt, server: Serv
     for key in ("Control+s", "Control+z"):
         tried.page.keyboard.press(key)
     tried.page.wait_for_timeout(300)
-    expect(save_button(tried)).to_be_disabled()
+    expect(tried.save_button()).to_be_disabled()
     tried.click_voxel(INSIDE)
     name = tried.page.get_by_label("Name")
     name.fill("my lesion")
@@ -183,38 +168,49 @@ def test_keys_do_nothing_where_there_is_nothing_to_do(tried: TryIt, server: Serv
     for _ in range(2):
         tried.page.keyboard.press("Control+s")
     assert tried.wait() == "Saved: spleen."
-    tried.press("Undo")
+    tried.page.evaluate(CAPITAL_Z)  # as with Caps Lock
+    assert tried.clicks() == []
     tried.page.keyboard.press("Control+s")  # an empty label takes the place of the saved one, where that is wanted
     assert tried.wait() == "Saved: nothing is labelled."
     assert saves == ["four", "four"]
     assert [len(version["clicks"]) for version in versions(server, "four")] == [1, 0]
 
 
-def test_quick_clicks_all_count(tried: TryIt) -> None:
+def test_quick_clicks_are_answered_one_by_one_and_each_is_a_step(tried: TryIt) -> None:
     tried.go_to("five")
-    one, two = tried.place_of(INSIDE), tried.place_of(BESIDE)
+    places = [tried.place_of(index) for index in QUICK]
     asked, held = infer_requests(tried.page), tried.held("**/infer/**")
-    tried.click_at(one)
-    tried.click_at(two)
+    for place in places:
+        tried.click_at(place)
     tried.choose("liver")
-    tried.click_at(two)
-    held.wait_for(tried.page, 3)
+    tried.click_at(places[0])
+    held.wait_for(tried.page, 2)
     tried.choose("spleen")
-    assert [request["foreground"] for request in asked] == [
-        [list(INSIDE)],
-        [list(INSIDE), list(BESIDE)],
-        [list(BESIDE)],
-    ]
-    held.routes.reverse()  # the later ones are answered first
-    last = held.routes.pop()
+    assert tried.page.evaluate(HAS_DOT_INSIDE)
+    assert [request["foreground"] for request in asked] == [[list(QUICK[0])], [list(QUICK[0])]]
     held.release()
-    tried.page.wait_for_function("() => deepgrow3d.structures().some(one => one.name === 'liver' && one.mask)")
-    last.continue_()
-    assert "click" in tried.wait()
-    assert tried.clicks() == [list(INSIDE), list(BESIDE)]
-    assert tried.clicks("liver") == [list(BESIDE)]
-    tried.press("Undo")
-    assert tried.clicks() == [list(INSIDE)]
+    tried.page.wait_for_function("() => !deepgrow3d.structures().some(one => one.isWaiting)")
+    assert tried.wait() != ""
+    expect(tried.page.locator("#told")).not_to_have_class("fault")
+    assert tried.clicks("liver") == [list(QUICK[0])]
+    for count in range(len(QUICK), 0, -1):
+        assert tried.clicks() == [list(index) for index in QUICK[:count]]
+        tried.press("Undo")
+    assert tried.painted()[QUICK[0]] == 6
+
+
+def test_a_structure_is_chosen_though_an_answer_arrives_while_it_is_pressed(tried: TryIt) -> None:
+    tried.go_to("five")
+    held, place = tried.held("**/infer/**"), tried.place_of(INSIDE)
+    tried.click_at(place)
+    held.wait_for(tried.page, 1)
+    liver = tried.page.get_by_role("option", name="liver", exact=True)
+    liver.hover()
+    tried.page.mouse.down()
+    held.release()
+    assert tried.wait().startswith("spleen: 1 click, ")
+    tried.page.mouse.up()
+    expect(liver).to_have_attribute("aria-selected", "true")
 
 
 def test_undo_takes_back_only_the_click_that_is_not_answered_yet(tried: TryIt) -> None:
@@ -231,15 +227,37 @@ def test_undo_takes_back_only_the_click_that_is_not_answered_yet(tried: TryIt) -
     np.testing.assert_array_equal(tried.painted(), first)
 
 
-def test_a_refused_click_is_told_and_the_next_one_counts(tried: TryIt) -> None:
+def test_a_refused_click_is_told_and_in_none_of_the_next_ones(tried: TryIt) -> None:
     tried.go_to("five")
-    held, place = tried.held("**/infer/**"), tried.place_of(INSIDE)
-    tried.click_at(place)
+    held, places = tried.held("**/infer/**"), [tried.place_of(index) for index in (INSIDE, BESIDE)]
+    tried.click_at(places[0])
     held.wait_for(tried.page, 1)
     held.routes.pop().fulfill(status=503, json={"detail": "Busy."})
     assert tried.wait() == "Busy."
+    for place in places:
+        tried.click_at(place)
+    held.wait_for(tried.page, 1)
+    held.routes.pop().fulfill(status=503, json={"detail": "Busy."})
+    held.wait_for(tried.page, 1)
     held.release()
-    assert tried.click_voxel(INSIDE).startswith("spleen: 1 click, ")
+    tried.page.wait_for_function("() => !deepgrow3d.structures().some(one => one.isWaiting)")
+    assert tried.wait().startswith("spleen: 1 click, ")
+    assert tried.clicks() == [list(BESIDE)]
+
+
+def test_without_the_graphics_card_nothing_is_clicked_and_all_can_be_saved(tried: TryIt) -> None:
+    tried.go_to("two")
+    place = tried.place_of(BESIDE)
+    tried.click_voxel(INSIDE)
+    drawn, asked = tried.painted(), infer_requests(tried.page)
+    tried.page.evaluate(LOSE_GRAPHICS)
+    expect(notes(tried.page)).to_have_text("The graphics card stopped. Save, then reload the page.")
+    tried.click_at(place)
+    tried.press("Unsure")
+    tried.page.get_by_label("Overlay").fill("0.8")
+    assert tried.press("Save").startswith("Saved: spleen.")
+    assert asked == []
+    np.testing.assert_array_equal(tried.painted(), drawn)
 
 
 def test_undo_after_clear_brings_back_what_was_saved(tried: TryIt) -> None:
@@ -261,9 +279,9 @@ def test_what_is_clicked_during_a_save_is_not_saved_yet(tried: TryIt) -> None:
     beside = tried.place_of(BESIDE)
     tried.click_voxel(INSIDE)
     saves, held = tried.saves(), tried.held("**/datastore/label?image=**")
-    save_button(tried).click()
+    tried.save_button().click()
     held.wait_for(tried.page, 1)
-    expect(save_button(tried)).to_be_disabled()
+    expect(tried.save_button()).to_be_disabled()
     tried.page.keyboard.press("Control+s")
     with tried.page.expect_response(lambda answer: "/infer/" in answer.url):
         tried.click_at(beside)
@@ -271,9 +289,9 @@ def test_what_is_clicked_during_a_save_is_not_saved_yet(tried: TryIt) -> None:
     held.release()
     tried.page.wait_for_function("() => document.getElementById('told').textContent.startsWith('Saved')")
     assert saves == ["seven"]
-    expect(save_button(tried)).to_be_enabled()
+    expect(tried.save_button()).to_be_enabled()
     assert tried.press("Save") == "Saved: spleen."
-    expect(save_button(tried)).to_be_disabled()
+    expect(tried.save_button()).to_be_disabled()
 
 
 def test_the_history_has_the_clicks_of_the_mask_and_one_person_is_one(tried: TryIt, server: Server) -> None:
@@ -320,7 +338,7 @@ def test_a_tap_of_a_finger_is_a_click(chromium: Browser, server: Server) -> None
         tried.page.evaluate(LONG_PRESS, list(tried.place_of(BESIDE)))
     assert tried.wait().startswith("spleen: 2 clicks, ")
     assert asked[-1]["background"] == [list(BESIDE)]
-    save_button(tried).tap()
+    tried.save_button().tap()
     assert tried.wait() == "Saved: spleen."
     context.close()
 
@@ -340,14 +358,27 @@ def test_no_key_or_double_click_turns_the_view_to_another_one(tried: TryIt) -> N
     assert tried.page.evaluate("() => document.activeElement.id") == "canvas"
 
 
-def test_structures_are_chosen_with_the_keyboard(tried: TryIt) -> None:
+def test_structures_are_told_apart_and_chosen_with_the_keyboard(tried: TryIt) -> None:
     tried.go_to("ten")
+    options = tried.page.get_by_role("listbox", name="Structures").get_by_role("option")
     for key, place in (("Enter", 2), (" ", 3)):
-        option = tried.page.get_by_role("listbox", name="Structures").get_by_role("option").nth(place)
-        option.focus()
-        option.press(key)
-        expect(option).to_have_attribute("aria-selected", "true")
-        expect(option).to_be_focused()
+        options.nth(place).focus()
+        options.nth(place).press(key)
+        expect(options.nth(place)).to_have_attribute("aria-selected", "true")
+        expect(options.nth(place)).to_be_focused()
+    for key, place in (("ArrowDown", 4), ("ArrowUp", 3), ("Home", 0)):
+        tried.page.keyboard.press(key)
+        expect(options.nth(place)).to_have_attribute("aria-selected", "true")
+        expect(options.nth(place)).to_be_focused()
+    expect(tried.page.get_by_role("img", name="Three slices of the image")).to_be_visible()
+
+    tried.page.get_by_label("Name").fill("my lesion")
+    tried.page.get_by_role("button", name="Add").click()
+    colours = tried.page.evaluate("() => deepgrow3d.structures().map(one => one.colour)")
+    assert len(colours) == 14
+    seen = lightness_and_hue([*colours, *DOT_COLOURS])
+    distances = np.linalg.norm(seen[:, None] - seen[None], axis=2)
+    assert distances[np.triu_indices(len(seen), 1)].min() > 25
 
 
 def test_air_anywhere_makes_it_a_ct(tried: TryIt) -> None:
@@ -392,3 +423,12 @@ def test_the_sidebar_can_be_used_on_small_screens(chromium: Browser, server: Ser
         tried.click_voxel(INSIDE)
         assert tried.clicks("inferior vena cava") == [list(INSIDE)]
         context.close()
+
+
+def lightness_and_hue(colours: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """CIELAB, in which 2 can just be told apart; of sRGB values up to 255."""
+    share = np.asarray(colours) / 255
+    linear = np.where(share > 0.04045, ((share + 0.055) / 1.055) ** 2.4, share / 12.92)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    root = np.cbrt(linear @ to_xyz.T / (0.9505, 1, 1.089))
+    return np.stack([116 * root[:, 1] - 16, 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], axis=1)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import requests
-from playwright.sync_api import Page, Response
+from playwright.sync_api import Page, Response, Route, expect
 from scipy import ndimage
 
 from tests.browser.ohif import Ohif
@@ -25,6 +25,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 Mask = npt.NDArray[np.bool_]
 GREY_TOLERANCE = 12
 """How far red, green and blue of a CT's pixel lie apart where nothing is painted over it."""
+
+SLAB = (512, 512, 20)
+"""Voxels of the smaller sample."""
+BOX = ((10, 10, 2), (20, 20, 6))
+MINE = (15, 15, 3)
+"""A voxel in the box."""
+THEIRS = (40, 40, 4)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,85 @@ def test_saving_nothing_is_told(ohif: Ohif) -> None:
     ohif.connect()
     assert ohif.press("Save label").startswith("Save label failed. There is nothing to save yet")
     assert ohif.press("Open saved label").startswith("Open saved label failed.")
-    assert ohif.faults.pop().startswith("404 ")
+
+
+def test_a_drawing_belongs_to_its_series(ohif: Ohif, ohif_server: Server) -> None:
+    infos = [series_of(ohif_server, patient) for patient in ("dicom-slab", "ct-trunk")]
+    slab, trunk = (info["SeriesInstanceUID"] for info in infos)
+    slab_name, trunk_name = (info["SeriesDescription"] for info in infos)
+    before = versions(ohif_server, slab), versions(ohif_server, trunk)
+    ohif.open_studies(*(info["StudyInstanceUID"] for info in infos))
+    ohif.show_series(slab_name)
+    ohif.connect()
+    ohif.paint("liver", *BOX)
+
+    # The viewport shows another series now; the voxels are still those of the first.
+    ohif.show_series(trunk_name)
+    refused = f"The drawing belongs to another series: {slab_name}. Show that one again"
+    assert refused in ohif.press("Save label")
+    assert refused in ohif.press("Open saved label")
+    assert (versions(ohif_server, slab), versions(ohif_server, trunk)) == before
+
+    ohif.show_series(slab_name)
+    assert ohif.press("Save label").startswith("Saved: liver.")
+    assert versions(ohif_server, slab) == before[0] + 1
+    assert versions(ohif_server, trunk) == before[1]
+
+
+def test_neither_others_labels_nor_drawings_are_lost(ohif: Ohif, ohif_server: Server) -> None:
+    info = series_of(ohif_server, "dicom-slab")
+    slab = info["SeriesInstanceUID"]
+    save_elsewhere(ohif_server, slab, "spleen")
+    newest = versions(ohif_server, slab)
+    ohif.open_studies(info["StudyInstanceUID"])
+    ohif.connect()
+    expect(ohif.page.locator("#deepgrow3d-told")).to_contain_text(f"There is a saved label, version {newest}: spleen.")
+
+    # Somebody saves while this one draws: the server's words, and the drawing stays until a second press is confirmed.
+    ohif.paint("liver", *BOX)
+    save_elsewhere(ohif_server, slab, "aorta")
+    assert f"is at version {newest + 1}" in ohif.press("Save label")
+    assert ohif.faults.pop().startswith("409 ")
+    assert ohif.answer("Save label", accept=False).startswith("Nothing was saved.")
+    assert (versions(ohif_server, slab), ohif.structure_at(MINE)) == (newest + 1, "liver")
+    assert ohif.answer("Save label", accept=True).startswith("Saved: liver.")
+    assert versions(ohif_server, slab) == newest + 2
+
+    # Somebody saves between the names and the voxels: both are those of the newer label. Nothing unsaved, no question.
+    def save_first(route: Route) -> None:
+        save_elsewhere(ohif_server, slab, "my lesion")
+        route.continue_()
+
+    ohif.page.route("**/datastore/label?*", save_first, times=1)
+    assert ohif.press("Open saved label") == "Opened: my lesion."
+    assert (ohif.structure_at(THEIRS), ohif.structure_at(MINE)) == ("my lesion", "")
+
+    # What is drawn on is not replaced without a question, and is based on what was opened.
+    ohif.paint("liver", *BOX)
+    assert ohif.answer("Open saved label", accept=False) == "Nothing was opened."
+    assert ohif.structure_at(MINE) == "liver"
+    assert ohif.press("Save label").startswith("Saved: liver, my lesion.")
+    ohif.paint("spleen", *BOX)
+    assert ohif.answer("Open saved label", accept=True) == "Opened: liver, my lesion."
+    assert ohif.structure_at(MINE) == "liver"
+
+
+def series_of(server: Server, patient: str) -> dict[str, str]:
+    """What is known of the one series of a patient."""
+    known = (entry["image"]["info"] for entry in server.json("/datastore/?output=all")["objects"].values())
+    (series,) = (info for info in known if info["PatientID"] == patient)
+    return series
+
+
+def versions(server: Server, series: str) -> int:
+    return len(server.json(f"/datastore/label/versions?label={series}&tag=final"))
+
+
+def save_elsewhere(server: Server, series: str, name: str) -> None:
+    """Another viewer saves a label of the slab."""
+    voxels = np.zeros(SLAB, np.uint8)
+    voxels[THEIRS] = 1
+    assert server.save_label(series, "label.bin", voxels.tobytes(order="F"), names={1: name}).ok
 
 
 def deepest(mask: Mask) -> tuple[int, int, int]:

@@ -41,6 +41,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterat
     for axes in RAMP_AXES:
         for axis in range(3):
             nib.save(ramp(axes, axis), studies / f"ramp-{axes}-{axis}.nii.gz")
+    forms = nib.Nifti1Image(np.asarray(ramp("RAS", 0).dataobj), None)
+    forms.set_qform(np.diag([3.0, 2.5, 5.0, 1.0]), 1)
+    forms.set_sform(np.diag([-3.0, 2.5, 5.0, 1.0]), 2)
+    nib.save(forms, studies / "two-forms.nii.gz")
     launcher = Launcher(folder)
     try:
         yield launcher.serve(studies)
@@ -141,6 +145,20 @@ def test_a_click_is_the_voxel_whose_pixel_is_pointed_at(page: Page, server: Serv
             (clicked,) = sent
             sent.clear()
             assert clicked[axis] == pytest.approx(seen, abs=0.9)  # voxels, and half a pixel
+
+
+def test_left_and_right_are_those_of_the_server(page: Page, server: Server) -> None:
+    """A header may have two forms that contradict each other; the server's reading is the one that is trained on."""
+    tried = TryIt(page, server.url)
+    tried.go_to("two-forms")
+    tried.show_grey(RAMP_STEP * RAMP_SHAPE[0])
+    assert server.json("/datastore/image/geometry?image=two-forms")["affine"][0][0] == 3.0  # i grows to the right
+    seen = [
+        [tried.grey_at(round(left + width * across), round(top + height * 0.4)) for across in (0.2, 0.8)]
+        for left, top, width, height in tried.tiles()
+    ]
+    # The patient's right, where voxels are bright, is on the left of an axial and of a coronal slice.
+    assert sorted(right_side > left_side for right_side, left_side in seen) == [False, True, True]
 
 
 def test_the_page_turns_to_where_the_network_is_least_sure(tried: TryIt, phantom: Phantom) -> None:

@@ -115,6 +115,18 @@ export async function studies(signal?: AbortSignal): Promise<Study[]> {
     .sort((one, other) => Number(one.isDone) - Number(other.isDone) || one.name.localeCompare(other.name));
 }
 
+/** Where an image's voxels lie, as the server reads its header: some headers can be read in two ways. */
+export interface Geometry {
+  shape: Index;
+  spacing_mm: [number, number, number];
+  /** 4 x 4, voxel index to mm in RAS+ */
+  affine: number[][];
+}
+
+export async function geometry(study: string, signal?: AbortSignal): Promise<Geometry> {
+  return (await answered(await fetch(`datastore/image/geometry?image=${encodeURIComponent(study)}`, { signal }))).json();
+}
+
 /** The image's file, and its name, which tells the format. */
 export async function image(study: string, signal?: AbortSignal): Promise<{ name: string; content: ArrayBuffer }> {
   const file = await answered(await fetch(`datastore/image?image=${encodeURIComponent(study)}`, { signal }));

@@ -1,13 +1,15 @@
-// The viewer page: a study, its structures, clicks, and saving.
+// The viewer page: a study, its structures, and clicks.
 import './try.css';
-import { annotator, tab } from './annotator';
+import { tab } from './annotator';
 import * as api from './api';
-import { fill } from './structure_list';
-import { type Click, MAX_VALUE, Structure, labelMap } from './structures';
+import { Drawing, NO_STUDY, clickSets } from './drawing';
+import { drop, keep, tell, tellFault } from './messages';
+import { element } from './page_element';
+import { Saving } from './saving';
+import { StructureList } from './structure_list';
+import type { Click, Structure } from './structures';
+import { Turns } from './turns';
 import { Viewer } from './viewer';
-
-const element = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
-const told = element<HTMLParagraphElement>('told');
 
 const CONTRASTS: Record<string, [number, number] | null> = {
   'as the image suggests': null,
@@ -16,82 +18,66 @@ const CONTRASTS: Record<string, [number, number] | null> = {
   'lung (-1350 to 150 HU)': [-1350, 150],
   'bone (-450 to 1050 HU)': [-450, 1050],
 };
+const GRAPHICS_STOPPED = 'The graphics card stopped. Save, then reload the page.';
 
-let study = ''; // the one that is shown and drawn on; '' while none is
-let structures: Structure[] = [];
-let current: Structure | null = null;
-let isUnreadable = false; // there is a saved label that cannot be shown: to save would replace it unseen
-let wasSaved = false; // there is a saved label
-let changes = 0;
-let savedChanges = 0; // how many of them the server has
-let isSaving = false;
-let isLoading = false;
-let loads = 0; // numbers the studies that were asked for; only the last one is of interest
-let viewing: Promise<unknown> = Promise.resolve(); // the viewer opens one image at a time
+let drawing = new Drawing(NO_STUDY, [], [0, 0, 0], null);
+let loading: AbortController | null = null; // ends what is asked for of the study that is loaded now
+const viewing = new Turns(); // the viewer opens one image at a time
 
-const viewer = new Viewer(element<HTMLCanvasElement>('canvas'), click => void clicked(click));
-
-function tell(text: string, kind: 'plain' | 'busy' | 'fault' = 'plain'): void {
-  told.textContent = text;
-  told.className = kind;
-}
-
-function painted(): Uint8Array {
-  return labelMap(structures, viewer.shape);
-}
+const select = element<HTMLSelectElement>('study');
+const viewer = new Viewer(
+  element<HTMLCanvasElement>('canvas'),
+  click => void clicked(click),
+  () => keep('graphics', [GRAPHICS_STOPPED], [], true),
+);
+const structureList = new StructureList(element('structures'), choose);
+const saving = new Saving({ shown: () => drawing, refresh: list, listStudies, open: id => void open(id) });
 
 function paint(): void {
-  viewer.paint(painted(), structures, current);
+  viewer.paint(drawing.painted(), drawing.structures, drawing.current);
   list();
 }
 
-function hasUnsaved(): boolean {
-  return changes !== savedChanges || structures.some(one => one.isWaiting);
-}
-
-/** Whether there is anything to save that was not saved, and it may be. */
-function canSave(): boolean {
-  const isNothing = !wasSaved && structures.every(one => one.isEmpty);
-  return changes !== savedChanges && !isNothing && !isUnreadable && !isSaving && !isLoading;
-}
-
 function list(): void {
-  fill(element('structures'), structures, current, choose);
+  const { structures, current, unreadable } = drawing;
+  structureList.show(structures, current);
   element<HTMLButtonElement>('undo').disabled = !current?.canUndo;
   element<HTMLButtonElement>('clear').disabled = !current || (current.isEmpty && !current.isWaiting);
   element<HTMLButtonElement>('doubt').disabled = !current?.doubt;
-  element<HTMLButtonElement>('save').disabled = !canSave();
-  element<HTMLButtonElement>('save').title = isUnreadable ? 'There is a saved label that cannot be shown.' : 'Ctrl+S';
+  element<HTMLButtonElement>('save').disabled = !drawing.canSave || saving.isRunning;
+  element<HTMLButtonElement>('save').title = unreadable ? whyNotSaved(unreadable) : 'Ctrl+S';
+}
+
+function whyNotSaved(unreadable: string): string {
+  return `There is a saved label that cannot be shown, so nothing can be saved over it here. ${unreadable}`;
 }
 
 function choose(structure: Structure): void {
-  current = structure;
+  drawing.current = structure;
   paint();
   if (structure.isEmpty) tell(`Click in the ${structure.name}.`);
 }
 
-function clickSets(clicks: Click[]): api.ClickSets {
-  const side = (isPositive: boolean) => clicks.filter(one => one.isPositive === isPositive).map(one => one.index);
-  return { foreground: side(true), background: side(false) };
-}
-
 async function clicked(click: Click): Promise<void> {
-  if (isLoading) return;
-  if (!current) return tell('Choose a structure first.', 'fault');
-  const structure = current;
-  const clicks = structure.with(click);
-  if (!clicks.some(one => one.isPositive)) return tell(`First click inside the ${structure.name}.`, 'fault');
-  const asked = structure.ask(clicks);
-  list();
+  if (loading) return;
+  const on = drawing;
+  const structure = on.current;
+  if (!structure) return tell('Choose a structure first.', 'fault');
+  if (!structure.mayAsk(click)) return tell(`First click inside the ${structure.name}.`, 'fault');
+  const asked = structure.ask(click);
+  paint(); // its dot is there at once
   tell(`${structure.name} ...`, 'busy');
   try {
-    const mask = await api.mask(study, structure.name, tab, clickSets(clicks));
-    if (!structures.includes(structure) || !structure.answered(asked, mask)) return;
-    changes++;
+    const mask = await structure.answer(asked, (clicks, signal) =>
+      api.mask(on.study.id, structure.name, tab, clickSets(clicks), signal),
+    );
+    if (!mask || on !== drawing) return;
+    on.changed();
+    drop('sign-in');
     tellOrWait(`${describe(structure)}, ${Math.round(mask.seconds * 1000)} ms`);
   } catch (error) {
-    if (!structures.includes(structure) || !structure.failed(asked)) return;
-    tell((error as Error).message, 'fault');
+    if (on !== drawing) return;
+    tellFault(error);
   }
   paint();
 }
@@ -102,199 +88,155 @@ function describe({ name, clicks }: Structure): string {
 
 /** Tell `text`, or what is still waited for. */
 function tellOrWait(text: string): void {
-  const waiting = structures.find(one => one.isWaiting);
+  const waiting = drawing.structures.find(one => one.isWaiting);
   if (waiting) tell(`${waiting.name} ...`, 'busy');
   else tell(text);
 }
 
 function undo(): void {
-  if (isLoading || !current?.canUndo) return;
-  if (current.undo()) changes++;
-  tellOrWait(describe(current));
+  if (loading || !drawing.current?.canUndo) return;
+  if (drawing.current.undo()) drawing.changed();
+  tellOrWait(describe(drawing.current));
   paint();
 }
 
 function clear(): void {
-  if (isLoading || !current) return;
-  if (current.clear()) changes++;
-  tellOrWait(`Click in the ${current.name}.`);
+  if (loading || !drawing.current) return;
+  if (drawing.current.clear()) drawing.changed();
+  tellOrWait(`Click in the ${drawing.current.name}.`);
   paint();
 }
 
 function showDoubt(): void {
-  if (current?.doubt) viewer.turnTo(current.doubt);
+  if (drawing.current?.doubt) viewer.turnTo(drawing.current.doubt);
 }
 
-async function save(): Promise<void> {
-  if (!canSave()) return;
-  const [load, of, saving] = [loads, study, changes];
-  const used = structures.filter(one => !one.isEmpty);
-  const names = used.map(one => ({ name: one.name, idx: one.value }));
-  const clicks = Object.fromEntries(used.filter(one => one.mask).map(one => [one.name, clickSets(one.clicks)]));
-  isSaving = true;
-  tell('Saving ...', 'busy');
-  list();
-  try {
-    const notice = await api.save(of, painted(), names, clicks, annotator);
-    if (load === loads) {
-      savedChanges = saving; // what was clicked meanwhile is not saved
-      wasSaved = true;
-      tell(`Saved: ${names.map(one => one.name).join(', ') || 'nothing is labelled'}.${notice && ` ${notice}`}`);
-    }
-    await listStudies().catch(() => undefined); // saved it is in any case
-  } catch (error) {
-    const left = load === loads ? '' : `What was drawn on ${of} is not saved. `;
-    tell(left + (error as Error).message, 'fault');
-  } finally {
-    isSaving = false;
-    list();
-  }
+function save(): void {
+  if (loading) return;
+  if (drawing.unreadable) tell(whyNotSaved(drawing.unreadable), 'fault');
+  else void saving.save(drawing);
 }
 
 /** Nothing is shown, and nothing can be clicked or saved. */
 function leave(): void {
-  study = '';
-  structures = [];
-  current = null;
-  isUnreadable = false;
-  wasSaved = false;
-  changes = savedChanges = 0;
+  drawing.leave();
+  drawing = new Drawing(NO_STUDY, [], viewer.shape, null);
+  drop('conflict', 'unreadable');
   paint();
 }
 
 async function open(id: string): Promise<void> {
-  if (hasUnsaved() && !confirm('What is drawn on this study is not saved. Leave it?')) {
-    element<HTMLSelectElement>('study').value = study;
+  const isKept = () => drawing.hasUnsaved && !confirm('What is drawn on this study is not saved. Leave it?');
+  if (viewer.isLost || isKept()) {
+    select.value = drawing.study.id;
     return;
   }
-  const load = ++loads;
-  isLoading = true;
+  loading?.abort();
+  const own = new AbortController();
+  const isWanted = () => loading === own; // no other study was chosen meanwhile
+  loading = own;
   leave();
   tell('Loading ...', 'busy');
   try {
-    const names = await api.structureNames();
-    const isDone = (await api.studies()).some(one => one.id === id && one.isDone);
-    const saved = isDone ? await savedOrReason(id) : null;
-    const image = await api.image(id);
-    if (load !== loads) return; // another study was chosen meanwhile
-    await alone(() => viewer.open(image.content, image.name));
-    if (load !== loads) return;
-    isLoading = false;
-    study = id;
-    structures = names.map((name, place) => new Structure(name, place + 1));
-    current = structures[0] ?? null;
-    wasSaved = isDone;
+    const names = await api.structureNames(own.signal);
+    const study = (await api.studies(own.signal)).find(one => one.id === id) ?? { id, name: id, isDone: false };
+    const saved = study.isDone ? await savedOrReason(id, own.signal) : null;
+    const [image, geometry] = await Promise.all([api.image(id, own.signal), api.geometry(id, own.signal)]);
+    if (!isWanted()) return;
+    await viewing.add(async () => isWanted() && viewer.open(image.content, image.name, geometry));
+    if (!isWanted()) return;
+    drawing = new Drawing(study, names, viewer.shape, saved);
+    loading = null;
     suggestContrast();
-    show(saved);
+    paint();
+    introduce(saved !== null);
   } catch (error) {
-    if (load !== loads) return;
-    await alone(async () => viewer.close());
-    if (load !== loads) return;
-    isLoading = false;
+    if (!isWanted()) return;
+    await viewing.add(async () => viewer.close());
+    if (!isWanted()) return;
+    loading = null;
     leave();
-    element<HTMLSelectElement>('study').selectedIndex = -1; // any of them can be chosen again
-    tell((error as Error).message, 'fault');
+    select.selectedIndex = -1; // any of them can be chosen again
+    tellFault(error);
   }
 }
 
-/** Wait until the viewer is free, and use it. */
-function alone<T>(use: () => Promise<T>): Promise<T> {
-  const used = viewing.then(use);
-  viewing = used.catch(() => undefined);
-  return used;
-}
-
-/** The saved label, or why it cannot be shown. */
-async function savedOrReason(id: string): Promise<api.SavedLabel | string> {
+/** The saved label, or that it cannot be shown; where it could not be fetched, nothing is known of it. */
+async function savedOrReason(id: string, signal: AbortSignal): Promise<api.SavedLabel | api.UnreadableLabel | null> {
   try {
-    return await api.savedLabel(id);
+    return await api.savedLabel(id, signal);
   } catch (error) {
-    return (error as Error).message;
+    if (error instanceof api.UnreadableLabel) return error;
+    throw error;
   }
 }
 
-function show(saved: api.SavedLabel | string | null): void {
-  const reason = typeof saved === 'string' ? saved : saved && whyNotAdded(saved);
-  isUnreadable = Boolean(reason);
-  paint();
-  if (reason) tell(`There is a saved label that cannot be shown, so nothing can be saved over it here. ${reason}`, 'fault');
-  else if (saved) tell('The saved label is shown. Clicks in a structure take the place of what was saved of it.');
+function introduce(isSaved: boolean): void {
+  const { unreadable, current } = drawing;
+  if (unreadable) keep('unreadable', [whyNotSaved(unreadable)], [], true);
+  if (isSaved && !unreadable) tell('The saved label is shown. Clicks in a structure take the place of what was saved of it.');
   else tell(current ? `Click in the ${current.name}.` : 'Add a structure, then click in it.');
 }
 
-/** Give every structure its part of the label; returns why that is not possible, or ''. */
-function whyNotAdded({ values, names }: api.SavedLabel): string {
-  const [ni, nj, nk] = viewer.shape;
-  if (values.length !== ni * nj * nk) return 'It does not lie on the image.';
-  const used = new Set(values);
-  used.delete(0);
-  for (const value of used) {
-    const name = names.find(one => one.idx === value)?.name ?? `label ${value}`;
-    const structure = structures.find(one => one.name === name) ?? added(name);
-    if (!structure) return 'It has too many structures.';
-    structure.addSaved(values, value);
-  }
-  return '';
-}
-
-/** A structure of one's own; null where there are too many. */
-function added(name: string): Structure | null {
-  const value = Math.max(0, ...structures.map(one => one.value)) + 1;
-  if (value > MAX_VALUE) return null;
-  const structure = new Structure(name, value);
-  structures.push(structure);
-  return structure;
-}
-
 function suggestContrast(): void {
-  const select = element<HTMLSelectElement>('window');
-  select.value = viewer.isCt ? 'abdomen (-160 to 240 HU)' : 'as the image suggests';
-  select.onchange?.(new Event('change'));
+  const contrast = element<HTMLSelectElement>('window');
+  contrast.value = viewer.isCt ? 'abdomen (-160 to 240 HU)' : 'as the image suggests';
+  contrast.onchange?.(new Event('change'));
 }
 
 async function listStudies(): Promise<api.Study[]> {
   const all = await api.studies();
-  const select = element<HTMLSelectElement>('study');
-  const wished = isLoading ? select.value : study;
+  const wished = loading ? select.value : drawing.study.id;
   select.replaceChildren(...all.map(one => new Option(`${one.isDone ? '✓ ' : ''}${one.name}`, one.id)));
   select.value = wished;
   return all;
 }
 
+function add(): void {
+  const name = element<HTMLInputElement>('name').value.trim();
+  if (!name || !drawing.study.id) return;
+  const structure = drawing.structure(name);
+  if (!structure) return tell('There are too many structures for one label.', 'fault');
+  element<HTMLInputElement>('name').value = '';
+  choose(structure);
+}
+
+function pressed(event: KeyboardEvent): void {
+  const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+  const isText = event.target === element('name'); // has an undo of its own
+  const isCommand = event.ctrlKey || event.metaKey;
+  const key = event.key.toLowerCase(); // Caps Lock makes capitals
+  if (event.shiftKey) return; // with Ctrl and Z, that is redo elsewhere
+  if (!isCommand && key === 'n' && !isTyping) return showDoubt();
+  if (!isCommand) return;
+  if (key === 'z' && !isText) undo();
+  else if (key === 's') save();
+  else return;
+  event.preventDefault();
+}
+
 async function start(): Promise<void> {
-  element<HTMLSelectElement>('window').append(...Object.keys(CONTRASTS).map(name => new Option(name)));
-  element<HTMLSelectElement>('window').onchange = event => {
-    const chosen = element<HTMLSelectElement>('window').value;
-    if (viewer.isOpen) viewer.contrast = CONTRASTS[chosen] ?? viewer.ownContrast;
+  const contrast = element<HTMLSelectElement>('window');
+  contrast.append(...Object.keys(CONTRASTS).map(name => new Option(name)));
+  contrast.onchange = event => {
+    if (viewer.isOpen) viewer.contrast = CONTRASTS[contrast.value] ?? viewer.ownContrast;
     event.preventDefault();
   };
-  element<HTMLSelectElement>('study').onchange = () => void open(element<HTMLSelectElement>('study').value);
+  select.onchange = () => void open(select.value);
   const opacity = element<HTMLInputElement>('opacity');
   opacity.oninput = () => (viewer.opacity = Number(opacity.value));
   element('undo').onclick = undo;
   element('clear').onclick = clear;
   element('doubt').onclick = showDoubt;
-  element('save').onclick = () => void save();
+  element('save').onclick = save;
   element<HTMLFormElement>('add').onsubmit = event => {
     event.preventDefault();
-    const name = element<HTMLInputElement>('name').value.trim();
-    if (!name || !study) return;
-    const structure = structures.find(one => one.name === name) ?? added(name);
-    if (!structure) return tell('There are too many structures for one label.', 'fault');
-    element<HTMLInputElement>('name').value = '';
-    choose(structure);
+    add();
   };
-  addEventListener('keydown', event => {
-    const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
-    const isText = event.target === element('name'); // has an undo of its own
-    if (event.key === 'n' && !event.ctrlKey && !event.metaKey && !isTyping) return showDoubt();
-    if (!event.ctrlKey && !event.metaKey) return;
-    if (event.key === 'z' && !isText) undo();
-    else if (event.key === 's') void save();
-    else return;
-    event.preventDefault();
-  }, true); // before the canvas, which keeps keys from NiiVue
-  addEventListener('beforeunload', event => (hasUnsaved() || isSaving) && event.preventDefault());
+  addEventListener('keydown', pressed, true); // before the canvas, which keeps keys from NiiVue
+  const isAnythingUnsaved = () => drawing.hasUnsaved || saving.isRunning;
+  addEventListener('beforeunload', event => isAnythingUnsaved() && event.preventDefault());
+  api.stayWhile(isAnythingUnsaved);
   try {
     await viewer.start();
     viewer.opacity = Number(opacity.value);
@@ -302,7 +244,7 @@ async function start(): Promise<void> {
     if (!all.length) return tell('There are no studies here yet.', 'fault');
     const wished = new URLSearchParams(location.search).get('study');
     const id = all.find(one => one.id === wished)?.id ?? all[0].id;
-    element<HTMLSelectElement>('study').value = id;
+    select.value = id;
     await open(id);
   } catch (error) {
     tell((error as Error).message, 'fault');
@@ -310,6 +252,8 @@ async function start(): Promise<void> {
 }
 
 // For tests, and for whoever looks into it: where a voxel is on the page, and what is painted.
-Object.assign(globalThis, { deepgrow3d: { viewer, painted, structures: () => structures } });
+Object.assign(globalThis, {
+  deepgrow3d: { viewer, painted: () => drawing.painted(), structures: () => drawing.structures },
+});
 
 void start();

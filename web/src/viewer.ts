@@ -1,6 +1,6 @@
 // Three orthogonal slices, drawn by NiiVue; what is painted over them, and where they are clicked.
 import { NVImage, Niivue, SLICE_TYPE } from '@niivue/niivue';
-import type { Index } from './api';
+import type { Geometry, Index } from './api';
 import { type Affine, indexAt, reordered } from './grid';
 import { type Click, type Colour, MAX_VALUE, type Structure } from './structures';
 
@@ -38,10 +38,13 @@ export class Viewer {
   private layout: Tile[] | null = null;
   /** Whether values are Hounsfield units: only a CT has air so far below zero. */
   isCt = false;
+  /** The browser took the graphics card away: nothing is drawn any more, and nobody sees what is clicked. */
+  isLost = false;
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
     private readonly onClick: (click: Click) => void,
+    private readonly onLost: () => void,
   ) {
     this.niivue = new Niivue({
       dragAndDropEnabled: false,
@@ -68,12 +71,16 @@ export class Viewer {
   }
 
   /** Show an image; nothing is shown where it cannot be read. */
-  async open(content: ArrayBuffer, name: string): Promise<void> {
+  async open(content: ArrayBuffer, name: string, geometry: Geometry): Promise<void> {
     this.close();
     const volume = await NVImage.loadFromUrl({ url: content, name });
-    this.niivue.addVolume(volume);
     this.shape = volume.hdr!.dims.slice(1, 4) as Index;
-    this.affine = volume.hdr!.affine;
+    if (geometry.shape.some((count, axis) => count !== this.shape[axis]))
+      throw new Error('The image was replaced meanwhile. Choose it again.');
+    this.affine = volume.hdr!.affine = geometry.affine; // left and right as the server, and who trains, has them
+    volume.hdr!.pixDims.splice(1, 3, ...geometry.spacing_mm);
+    volume.calculateRAS();
+    this.niivue.addVolume(volume);
     this.axes = volume.permRAS!;
     this.isCt = lowest(volume) < -500;
     this.niivue.createEmptyDrawing();
@@ -105,6 +112,7 @@ export class Viewer {
   }
 
   set contrast([low, high]: [number, number]) {
+    if (this.isLost) return;
     const volume = this.niivue.volumes[0];
     volume.cal_min = low;
     volume.cal_max = high;
@@ -118,14 +126,14 @@ export class Viewer {
   }
 
   set opacity(opacity: number) {
-    this.niivue.setDrawOpacity(opacity);
+    if (!this.isLost) this.niivue.setDrawOpacity(opacity);
   }
 
   paint(map: Uint8Array, structures: Structure[], current: Structure | null): void {
-    if (!this.isOpen) return;
+    if (!this.isOpen || this.isLost) return;
     const painted = map.slice();
     if (current?.doubt) this.dot(painted, current.doubt, DOUBT);
-    for (const { index, isPositive } of current?.clicks ?? []) this.dot(painted, index, isPositive ? INSIDE : OUTSIDE);
+    for (const { index, isPositive } of current?.placed ?? []) this.dot(painted, index, isPositive ? INSIDE : OUTSIDE);
     this.niivue.drawBitmap!.set(reordered(painted, this.shape, this.axes));
     if (structures.length) this.colour(structures);
     this.niivue.refreshDrawing(true);
@@ -162,6 +170,7 @@ export class Viewer {
 
   /** Turn the slices to a voxel. */
   turnTo(index: Index): void {
+    if (this.isLost) return;
     const mm = [0, 1, 2].map(
       row => this.affine[row][3] + index.reduce((sum, place, column) => sum + this.affine[row][column] * place, 0),
     );
@@ -207,6 +216,7 @@ export class Viewer {
 
   private listen(): void {
     const { canvas } = this;
+    canvas.addEventListener('webglcontextlost', () => this.lose());
     // Before NiiVue, whose own keys would turn the view to one that cannot be clicked.
     for (const kind of ['keydown', 'keyup']) canvas.addEventListener(kind, event => event.stopImmediatePropagation(), true);
     canvas.addEventListener('contextmenu', event => event.preventDefault());
@@ -223,9 +233,15 @@ export class Viewer {
     canvas.addEventListener('mousemove', event => this.drag(event), true);
   }
 
+  private lose(): void {
+    this.isLost = true;
+    this.pressed = null;
+    this.onLost();
+  }
+
   private press(event: PointerEvent): void {
     // A second finger: what the two do is no click.
-    if (!event.isPrimary || !this.isOpen) return void (this.pressed = null);
+    if (!event.isPrimary || !this.isOpen || this.isLost) return void (this.pressed = null);
     const [low, high] = this.contrast;
     this.pressed = { x: event.clientX, y: event.clientY, since: event.timeStamp, low, high };
   }
