@@ -15,16 +15,7 @@ from deepgrow3d_app.serving.file_version import file_version
 from deepgrow3d_app.volume import atomic_file
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import read_mask, write_mask
-
-SHAPE = (6, 7, 8)
-
-
-@pytest.fixture
-def studies(tmp_path):
-    folder = tmp_path / "studies"
-    folder.mkdir()
-    write_mask(np.zeros(SHAPE, np.uint8), np.eye(4), folder / "ct.nii.gz")
-    return folder
+from tests.unit.serving.conftest import SHAPE
 
 
 @pytest.fixture

@@ -11,18 +11,10 @@ from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.datastore import StudiesDatastore
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import write_mask
+from tests.unit.serving.conftest import SHAPE
 
-SHAPE = (6, 7, 8)
 NAMES = [{"name": "liver", "idx": 1}]
 PATIENCE_S = 60
-
-
-@pytest.fixture
-def studies(tmp_path):
-    folder = tmp_path / "studies"
-    folder.mkdir()
-    write_mask(np.zeros(SHAPE, np.uint8), np.eye(4), folder / "ct.nii.gz")
-    return folder
 
 
 @pytest.fixture
