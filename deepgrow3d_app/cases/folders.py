@@ -46,7 +46,7 @@ def find_cases(folder: Path, held_out: int | None = None) -> list[CaseSource]:
     many case folders   NAME/image.nii.gz, NAME/labels.nii.gz             NAME/structures.json
     ==================  ================================================  =====================================
 
-    For ``.nii.gz``, read any format of an image; an image of the first, third, fifth and last kind may also be
+    For ``.nii.gz``, read any format of an image; an image of the second, third, fifth and last kind may also be
     a folder with a DICOM series. Where no names are given, values are called ``label 1``, ``label 2``.
 
     Args:

@@ -21,7 +21,7 @@ from deepgrow3d_app.volume.signature import signature_of
 MIN_STRUCTURE_VOXELS = 30
 """Structures of fewer voxels teach nothing: training leaves them out."""
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Part of what a prepared case was made from: raise it when the same files would be prepared differently."""
 
 
@@ -117,7 +117,8 @@ class Preparation:
         if not names:
             raise InvalidInput(
                 f"The structures of '{file}' have no names, those of other cases have. "
-                "Name them in a structures.json, or prepare this case in another folder."
+                "Name them in a structures.json (in a studies folder: save the label again, with names), or prepare "
+                "this case in another folder."
             )
         remarks = []
         named = set(names.values())

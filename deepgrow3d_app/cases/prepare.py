@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -108,16 +111,34 @@ def prepare_cases(
 def _check_output(sources: Sequence[CaseSource], output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise InvalidInput(f"'{output}' is a file. Name a folder for the prepared cases.")
-    place = output.resolve()
-    lies_inside = any(place in file.resolve().parents for source in sources for file in (source.image, source.labels))
+    files = [file for source in sources for file in (source.image, source.labels)]
+    # Of a link, its own place counts as well as that of what it leads to: either would be replaced.
+    places = (place for file in files for place in (Path(os.path.abspath(file)), _real(file)))
+    folders = {folder for place in places for folder in place.parents}
+    lies_inside = _real(output) in map(_real, folders)
     names = [path.name for path in output.iterdir()] if output.is_dir() else []
     others = [name for name in names if name not in OURS and not name.startswith(".")]
+    if MANIFEST_FILE in names and _has_other_manifest(output):
+        others.append(MANIFEST_FILE)
     if others or lies_inside:
         what = f"'{sorted(others)[0]}'" if others else "cases"
         raise InvalidInput(
             f"'{output}' holds {what}, and prepared cases would be read in place of what lies there. "
             "Name a folder of its own."
         )
+
+
+def _real(path: Path) -> Path:
+    """Where links lead to; ``Path.resolve`` raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _has_other_manifest(output: Path) -> bool:
+    """Whether its ``manifest.json`` is somebody's own, as a list of cases; a damaged one of ours is to be replaced."""
+    try:
+        return PreparedManifest.read(output) is None
+    except UnreadableVolume:
+        return False
 
 
 def _known_table(output: Path) -> Mapping[str, int]:
@@ -183,9 +204,10 @@ def _run_all(preparations: Sequence[Preparation], workers: int) -> Iterator[Outc
 def _until_killed(preparations: Sequence[Preparation], workers: int) -> Iterator[Outcome]:
     """The outcomes as they come, of some where a worker is killed."""
     # Spawned, not forked: the caller may run threads, whose locks a forked child would find taken for ever.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
     try:
-        running = [pool.submit(preparation.run) for preparation in preparations]
+        with _ctrl_c_held_back():
+            running = [pool.submit(preparation.run) for preparation in preparations]
         for finished in as_completed(running):
             with contextlib.suppress(BrokenProcessPool):
                 yield finished.result()
@@ -193,6 +215,35 @@ def _until_killed(preparations: Sequence[Preparation], workers: int) -> Iterator
         return
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Until the end of the block; processes that are started in it get it when they have begun, see below."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker() -> None:
+    """Let this worker end with its parent: by Ctrl+C in a terminal, which reaches both, and where that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once; Python would print where it was, and take the next case
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for cases for ever, and write what another run may be writing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _lost(source: CaseSource) -> Outcome:

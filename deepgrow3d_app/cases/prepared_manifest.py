@@ -70,7 +70,7 @@ class PreparedManifest:
             return None
         remedy = "Prepare the cases again: what is finished is kept."
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8-sig"))  # another kind may come from Windows
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 return None
             if content["version"] != VERSION:
@@ -86,7 +86,7 @@ class PreparedManifest:
                 tuple(_entry(case) for case in content["cases"]),
                 {str(name): int(value) for name, value in content.get("table", structures).items()},
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UnreadableVolume(str(file), f"{type(error).__name__}: {error}", remedy) from error
 
 
@@ -98,4 +98,7 @@ def _entry(case: dict[str, str]) -> PreparedEntry:
         split = "validation"
     else:
         raise ValueError(f"the split '{case['split']}' is neither training nor validation")
-    return PreparedEntry(case["name"], case["patient"], split, case["folder"])
+    name, patient, folder = case["name"], case["patient"], case["folder"]
+    if not all(isinstance(text, str) for text in (name, patient, folder)):
+        raise TypeError(f"name, patient and folder are {name!r}, {patient!r} and {folder!r}, and should be text")
+    return PreparedEntry(name, patient, split, folder)

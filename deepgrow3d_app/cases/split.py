@@ -12,7 +12,8 @@ def validation_patients(patients: Iterable[str], share: float, seed: int) -> fro
     Each patient's side is drawn from a digest of its name, not from its place in a list, so that it does not
     depend on order, and so that patients who are added later move nobody from training to validation: a network
     that is trained on from an earlier one is never judged on what that one has seen. The price is that the share
-    holds on average only. Of two or more patients, at least one is on either side (with a positive share).
+    holds on average only. Of two or more patients, at least one is on either side (with a positive share); who is
+    there for want of others, as a single patient in training is, may change sides when they come.
 
     Args:
         patients: their names, repeated or not.

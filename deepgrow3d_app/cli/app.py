@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -65,6 +66,9 @@ ServedOption = Annotated[
 
 def main() -> None:
     """Run the command line; a known fault becomes one line on stderr and exit status 2 (input) or 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be in the encoding that is printed
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (DeepGrow3DError, OSError) as error:

@@ -18,7 +18,8 @@ def export(
     """Write a checkpoint as a MONAI bundle, which runs without this package.
 
     The bundle is the network alone: it turns patches with all input channels into logits. What a patch is (channels,
-    voxels, spacing, intensities, clicks) stands in its metadata and its README. A bundle of that name is replaced.
+    voxels, spacing, intensities, clicks) stands in its metadata and its README. A bundle of that name is replaced,
+    unless it holds other files.
     """
     from deepgrow3d_app.model.bundle import export_bundle
     from deepgrow3d_app.model.checkpoint import Checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,12 +36,13 @@ def predict(
     import numpy as np
 
     from deepgrow3d_app.volume.files import EXTENSIONS, read_mask, read_volume, write_mask
-    from deepgrow3d_app.volume.geometry import spacing_mm
+    from deepgrow3d_app.volume.geometry import voxel_ml
     from deepgrow3d_app.volume.grid import check_grid
 
     clicks = [*_clicks(foreground, True), *_clicks(background or [], False)]
     check_output(output, EXTENSIONS)
-    if output.resolve() in (image.resolve(), *image.resolve().glob("*")):
+    real_image = Path(os.path.realpath(image))  # Path.resolve would raise where links lead in a circle
+    if Path(os.path.realpath(output)) in (real_image, *real_image.glob("*")):
         raise InvalidRequest(f"'{output}' is the image itself. Write the mask to another file.")
     if picture is not None:
         check_output(picture, (".png",))
@@ -61,10 +63,9 @@ def predict(
         prediction = predictor.predict(volume, clicks, before)
     write_mask(prediction.mask, volume.affine, output)
     voxels = int(prediction.mask.sum())
-    di, dj, dk = spacing_mm(volume.affine)
     seconds = prediction.crop_s + prediction.network_s + prediction.restore_s
     console.print(
-        f"{output}: {voxels} voxels, {voxels * di * dj * dk / 1000:.1f} ml, in {seconds:.2f} s "
+        f"{output}: {voxels} voxels, {voxels * voxel_ml(volume.affine):.1f} ml, in {seconds:.2f} s "
         f"({prediction.passes} passes on {prediction.device})",
         soft_wrap=True,
     )

@@ -37,6 +37,7 @@ from deepgrow3d_app.evaluation.results import (
 )
 from deepgrow3d_app.evaluation.summary import series_of, write_summary
 from deepgrow3d_app.volume.files import read_mask, write_mask
+from deepgrow3d_app.volume.geometry import voxel_ml
 
 SUMMARY = "summary.csv"
 REPORT = "report.html"
@@ -202,7 +203,6 @@ def _conduct(evaluation: Evaluation, plan: Plan, case: LabelledCase, journal: Jo
         rounds.append(round_)
         yield round_
     voxels = int(truth.sum())
-    volume_ml = voxels * float(np.prod(case.volume.spacing_mm)) / 1000
     trial = Trial(
         case=plan.case,
         structure=plan.structure,
@@ -210,7 +210,7 @@ def _conduct(evaluation: Evaluation, plan: Plan, case: LabelledCase, journal: Jo
         clicks_of=plan.clicks_of,
         user=plan.user,
         voxels=voxels,
-        volume_ml=round(volume_ml, 4),
+        volume_ml=round(voxels * voxel_ml(case.volume.affine), 4),
         rounds=tuple(rounds),
         hand=plan.hand,
     )

@@ -23,7 +23,8 @@ from deepgrow3d_app.volume.atomic_folder import replaced_folder
 
 METADATA_FILE = "configs/metadata.json"
 INFERENCE_FILE = "configs/inference.json"
-OURS = ("configs", "models", "docs", "LICENSE")
+FOLDERS = ("configs", "models", "docs")
+OURS = (*FOLDERS, METADATA_FILE, INFERENCE_FILE, "models/model.pt", "models/model.ts", "docs/README.md", "LICENSE")
 
 
 def export_bundle(checkpoint: Checkpoint, path: Path) -> None:
@@ -35,7 +36,7 @@ def export_bundle(checkpoint: Checkpoint, path: Path) -> None:
 
     Raises:
         CheckpointError: the weights do not fit the specification, or are not finite.
-        InvalidRequest: ``path`` exists and is no bundle, or one that holds something else, as patches.
+        InvalidRequest: ``path`` exists and is no bundle, or one that holds other files, as patches or ``train.json``.
     """
     path = path.resolve()  # its name becomes the bundle's
     if path.exists() and not (path / METADATA_FILE).is_file() and not (path.is_dir() and not any(path.iterdir())):
@@ -43,7 +44,8 @@ def export_bundle(checkpoint: Checkpoint, path: Path) -> None:
             f"'{path.name}' exists and is no MONAI bundle (it has no {METADATA_FILE}): it is not replaced. "
             "Name a folder that does not exist yet."
         )
-    if path.is_dir() and (others := sorted(one.name for one in path.iterdir() if one.name not in OURS)):
+    inside = [one.relative_to(path).as_posix() for one in path.rglob("*")]
+    if others := sorted(name for name in inside if name not in OURS):
         raise InvalidRequest(
             f"The bundle '{path.name}' holds '{others[0]}', which would be lost. Move it away, or name another folder."
         )
@@ -51,7 +53,7 @@ def export_bundle(checkpoint: Checkpoint, path: Path) -> None:
     definition = network_definition(checkpoint.spec)
     network = defined_network(definition, checkpoint.network())
     with replaced_folder(path) as partial:
-        for folder in ("configs", "models", "docs"):
+        for folder in FOLDERS:
             (partial / folder).mkdir()
         _write_json(partial / METADATA_FILE, about)
         _write_json(partial / INFERENCE_FILE, inference_config(definition))

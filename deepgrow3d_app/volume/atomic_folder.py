@@ -16,12 +16,13 @@ PARTIAL_SUFFIX = ".part"
 def replaced_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path``, which takes the place of ``path`` at the end of the block.
 
-    An error in the block removes it and leaves ``path`` as it was. A process that is killed leaves it under a
-    hidden name; :func:`remove_partial_folders` clears that away.
+    An error in the block removes it and leaves ``path`` as it was; one of the file system names ``path``, and not
+    this folder. A process that is killed leaves it under a hidden name; :func:`remove_partial_folders` clears that
+    away.
     """
     partial = _hidden_beside(path)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         yield partial
         if path.exists():
             old = _hidden_beside(path)  # os.replace wants an empty target
@@ -30,6 +31,10 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(partial, path)
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).startswith(str(partial))):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -30,7 +30,7 @@ from deepgrow3d_app.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the layout changes, or what a reader makes of a file: every entry is then decoded anew."""
 
 ENTRY_SUFFIX = ".voxels"

@@ -43,8 +43,9 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         UnsupportedVolume: not one finite, scalar, 3-D image on an invertible grid.
     """
     path = Path(path)
-    if path.is_dir():
-        return read_dicom_series(path)
+    with _os_errors_named(path.name):
+        if path.is_dir():
+            return read_dicom_series(path.absolute())  # whose name messages show: '.' has none
     if extension_of(path.name) == ".seg.nrrd":
         raise UnsupportedVolume(path.name, "it is a segmentation", "Send the image that it was drawn on.")
     return to_volume(_read_stored(path), path.name)

@@ -26,6 +26,11 @@ def spacing_mm(affine: Affine) -> Spacing:
     return float(di), float(dj), float(dk)
 
 
+def voxel_ml(affine: Affine) -> float:
+    """The volume of a voxel in millilitres. Not that of its edges' product: a tilted gantry shears it."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+
+
 @dataclass(frozen=True, slots=True)
 class AxisOrder:
     """A reordering of array axes: a permutation and a flip for each resulting axis.

@@ -28,15 +28,17 @@ NIFTI2_HEADER_BYTES = 540
 FIRST_VOXEL_BYTE = 352  # the NIfTI-1 header and four bytes that say "no extensions"
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # codes of metre and micron; everything else counts as mm
 PIXDIM_TOLERANCE = 1e-3
+SAME_FORM_TOLERANCE = 1e-4
+"""How far elements of two affines that are alike may differ, in the file's unit: ITK's bound."""
 
 
 def read_nifti(path: Path) -> StoredVoxels:
     """Voxels and grid of ``path``, in the place where ITK, and so 3D Slicer, shows it.
 
-    The affine is the sform where its code is 1 (scanner) or there is no qform, else the qform, else
-    the bare voxel size: i to the left, j to the back, k upwards, from the origin. Metres and microns
-    become mm. nibabel would take the sform whenever there is one, which puts a file with two
-    different placements elsewhere than the viewer that the clicks and masks are for.
+    The affine is the sform where its code is 1 (scanner), there is no qform, or that differs in no more than
+    the way that k runs, else the qform, else the bare voxel size: i to the left, j to the back, k upwards,
+    from the origin. Metres and microns become mm. nibabel would take the sform whenever there is one, which puts a
+    file with two different placements elsewhere than the viewer that the clicks and masks are for.
 
     Raises:
         UnreadableVolume: not NIfTI, damaged, truncated, or a header that promises more than the file holds.
@@ -119,19 +121,35 @@ def _affine(header: Any) -> Affine:
     """
     qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
     sizes = np.array(header["pixdim"][1:4], np.float64)
-    if sform_code == 1 or (sform_code > 0 and qform_code <= 0):
-        affine = np.array(header.get_sform(), np.float64)
+    sform = np.array(header.get_sform(), np.float64)
+    qform = _qform(header) if qform_code > 0 and sform_code != 1 else None
+    if sform_code == 1 or (sform_code > 0 and (qform is None or _differ_in_qfac_alone(sform, qform))):
+        affine = sform
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         is_other = (sizes > 0) & np.isfinite(sizes) & (lengths > 0) & np.isfinite(lengths)
         is_other &= np.abs(sizes - lengths) > PIXDIM_TOLERANCE * lengths
         affine[:3, :3][:, is_other] *= (sizes / lengths)[is_other]
-    elif qform_code > 0:
-        header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 is common, and nibabel refuses it
-        affine = np.array(header.get_qform(), np.float64)
+    elif qform is not None:
+        affine = qform
     else:
         affine = np.diag((-sizes[0], -sizes[1], sizes[2], 1.0))
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
+
+
+def _qform(header: Any) -> Affine:
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 is common, and nibabel refuses it
+    return np.array(header.get_qform(), np.float64)
+
+
+def _differ_in_qfac_alone(sform: Affine, qform: Affine) -> bool:
+    """Whether the two are the same, but that k may run the other way.
+
+    A qfac (``pixdim[0]``) that is missing or wrong mirrors the qform along k. ITK then takes the sform where axes are
+    parallel to the world's; with oblique ones, that depends on the signs that a decomposition happens to have.
+    """
+    others = (qform, qform * (1.0, 1.0, -1.0, 1.0))
+    return any(np.allclose(sform, other, rtol=0, atol=SAME_FORM_TOLERANCE) for other in others)
 
 
 def _first_bytes(file: BinaryIO, is_gzip: bool, name: str) -> bytes:

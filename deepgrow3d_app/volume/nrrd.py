@@ -81,6 +81,8 @@ def read_nrrd(path: Path) -> StoredVoxels:
                 dtype = np.dtype({"little": "<", "big": ">"}[fields["endian"].lower()] + dtype.str[1:])
             directions = _directions(fields, len(sizes))
             origin = _vectors(fields.get("space origin", "(0,0,0)"))[0] or (math.nan,) * 3
+            if len(origin) != 3:
+                raise ValueError(f"the space origin has {len(origin)} numbers")
             encoding = fields["encoding"].lower()
         except (KeyError, ValueError, IndexError) as error:
             raise UnreadableVolume(name, f"its header is damaged or incomplete ({error})") from error

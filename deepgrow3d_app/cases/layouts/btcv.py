@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepgrow3d_app.cases.layouts.image_files import image_files
+from deepgrow3d_app.cases.layouts.image_files import image_files, label_files
 from deepgrow3d_app.cases.source import CaseSource
 
 BTCV_NAMES = {
@@ -30,7 +30,7 @@ def find_btcv(folder: Path) -> list[CaseSource] | None:
     if not ((folder / "img").is_dir() and (folder / "label").is_dir()):
         return None
     images = {stem.removeprefix("img"): path for stem, path in image_files(folder / "img").items()}
-    labels = {stem.removeprefix("label"): path for stem, path in image_files(folder / "label").items()}
+    labels = {stem.removeprefix("label"): path for stem, path in label_files(folder / "label").items()}
     return [
         CaseSource(
             f"img{number}",

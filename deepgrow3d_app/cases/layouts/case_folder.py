@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from deepgrow3d_app.cases.layouts.image_files import SEGMENTATION
 from deepgrow3d_app.cases.layouts.structure_names import names_beside
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import InvalidInput
-from deepgrow3d_app.volume.files import EXTENSIONS
+from deepgrow3d_app.volume.files import EXTENSIONS, extension_of
 
 
 def find_case_folder(folder: Path) -> list[CaseSource] | None:
@@ -18,6 +20,7 @@ def find_case_folder(folder: Path) -> list[CaseSource] | None:
         InvalidInput: two images or two label maps, or an impossible label value.
     """
     image, labels = _paths_called("image", folder), _paths_called("labels", folder)
+    image = [path for path in image if extension_of(path.name) != SEGMENTATION]
     labels = [path for path in labels if path.is_file()]
     if not image or not labels:
         return None
@@ -26,7 +29,7 @@ def find_case_folder(folder: Path) -> list[CaseSource] | None:
             raise InvalidInput(
                 f"'{folder}' holds '{paths[0].name}' and '{paths[1].name}'. Remove or rename one of them."
             )
-    name = folder.resolve().name
+    name = Path(os.path.abspath(folder)).name  # not of what a link leads to: several may end in one name
     return [CaseSource(name, name, image[0], labels[0], names_beside(folder))]
 
 

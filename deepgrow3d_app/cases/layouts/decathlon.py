@@ -7,7 +7,7 @@ from pathlib import Path
 from deepgrow3d_app.cases.layouts.image_files import stem_of
 from deepgrow3d_app.cases.layouts.structure_names import DATASET_FILE, names_from_dataset, read_object
 from deepgrow3d_app.cases.source import CaseSource
-from deepgrow3d_app.errors import UnreadableVolume
+from deepgrow3d_app.errors import InvalidInput, UnreadableVolume
 
 
 def find_decathlon(folder: Path) -> list[CaseSource] | None:
@@ -17,7 +17,7 @@ def find_decathlon(folder: Path) -> list[CaseSource] | None:
 
     Raises:
         UnreadableVolume: ``dataset.json`` is damaged.
-        InvalidInput: a label value outside 1 to 255.
+        InvalidInput: a label value outside 1 to 255, or two pairs whose images have one name.
     """
     file = folder / DATASET_FILE
     if not file.is_file():
@@ -34,8 +34,15 @@ def find_decathlon(folder: Path) -> list[CaseSource] | None:
             f"its 'training' is no list of pairs ({type(error).__name__}: {error})",
             'Write {"training": [{"image": FILE, "label": FILE}]}.',
         ) from error
-    return [
-        CaseSource(stem_of(image), stem_of(image), folder / image, folder / label, names)
-        for image, label in pairs
-        if not image.name.startswith("._")  # macOS's companions were packed, and listed, with some tasks
-    ]
+    cases: dict[str, CaseSource] = {}
+    for image, label in pairs:
+        if image.name.startswith("._"):  # macOS's companions were packed, and listed, with some tasks
+            continue
+        case = CaseSource(stem_of(image), stem_of(image), folder / image, folder / label, names)
+        if case.name in cases:
+            raise InvalidInput(
+                f"'{file}' lists '{cases[case.name].image}' and '{case.image}', which would both be the case "
+                f"'{case.name}'. Remove or rename one of them."
+            )
+        cases[case.name] = case
+    return list(cases.values())

@@ -28,7 +28,7 @@ def find_manifest_file(file: Path) -> list[CaseSource] | None:
     ``"structures"`` of its own.
 
     Raises:
-        UnreadableVolume: the file is damaged.
+        UnreadableVolume: the file is damaged, or its names are.
         InvalidInput: a case without image or labels, or two with the same name.
     """
     if not file.is_file():
@@ -88,6 +88,6 @@ def _case(row: Mapping[str, object], number: int, names: Mapping[str, int], file
             "Name both files, as 'image' and 'labels'."
         )
     name = name or stem_of(Path(image))
-    if isinstance(row.get("structures"), Mapping):
+    if not isinstance(row.get("structures"), str | None):  # a column of a .csv may be called so; null says nothing
         names = names_from_structures(row, file)
     return CaseSource(name, patient or name, file.parent / image, file.parent / labels, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepgrow3d_app.cases.layouts.image_files import image_files
+from deepgrow3d_app.cases.layouts.image_files import image_files, label_files
 from deepgrow3d_app.cases.layouts.structure_names import names_beside
 from deepgrow3d_app.cases.source import CaseSource
 
@@ -14,7 +14,7 @@ def find_paired_folders(folder: Path) -> list[CaseSource] | None:
     images_folder, labels_folder = folder / "images", folder / "labels"
     if not (images_folder.is_dir() and labels_folder.is_dir()):
         return None
-    images, labels = image_files(images_folder, or_folders=True), image_files(labels_folder)
+    images, labels = image_files(images_folder, or_folders=True), label_files(labels_folder)
     names = names_beside(folder)
     return [
         CaseSource(

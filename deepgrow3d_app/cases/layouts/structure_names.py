@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deepgrow3d_app.errors import InvalidInput, UnreadableVolume
 
@@ -42,7 +43,7 @@ def names_from_structures(content: Mapping[str, object], file: Path) -> dict[str
         if not isinstance(structures, Mapping):
             raise TypeError("'structures' is missing, or not an object")
         names = {
-            str(name): int(entry["value"] if isinstance(entry, Mapping) else entry)
+            str(name): whole_number(entry["value"] if isinstance(entry, Mapping) else entry)
             for name, entry in structures.items()
         }
     except (ValueError, KeyError, TypeError) as error:
@@ -67,7 +68,7 @@ def names_from_dataset(content: Mapping[str, object], file: Path) -> dict[str, i
     try:
         if not isinstance(labels, Mapping):
             raise TypeError("'labels' is missing, or not an object")
-        pairs = [(b, int(a)) if isinstance(b, str) else (str(a), int(b)) for a, b in labels.items()]
+        pairs = [(b, whole_number(a)) if isinstance(b, str) else (str(a), whole_number(b)) for a, b in labels.items()]
     except (ValueError, TypeError) as error:
         raise UnreadableVolume(
             str(file), f"{type(error).__name__}: {error}", 'Write {"labels": {"1": NAME, "2": NAME}}.'
@@ -79,6 +80,17 @@ def names_from_dataset(content: Mapping[str, object], file: Path) -> dict[str, i
     return _checked(names, file)
 
 
+def whole_number(value: Any) -> int:
+    """The number that ``value`` states, as a number or as text.
+
+    Raises:
+        ValueError, TypeError: it states none, or a fraction.
+    """
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value} is no label value")
+    return int(value)
+
+
 def read_object(file: Path) -> dict[str, object]:
     """The JSON object that ``file`` holds.
 
@@ -87,8 +99,8 @@ def read_object(file: Path) -> dict[str, object]:
     """
     remedy = "Write one JSON object, in UTF-8."
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))  # Windows puts a byte-order mark first
+    except (OSError, ValueError, RecursionError) as error:
         raise UnreadableVolume(str(file), f"{type(error).__name__}: {error}", remedy) from error
     if not isinstance(content, dict):
         raise UnreadableVolume(str(file), f"it holds a JSON {type(content).__name__}", remedy)

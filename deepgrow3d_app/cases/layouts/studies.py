@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepgrow3d_app.cases.layouts.image_files import image_files
-from deepgrow3d_app.cases.layouts.structure_names import read_object
+from deepgrow3d_app.cases.layouts.image_files import image_files, label_files
+from deepgrow3d_app.cases.layouts.structure_names import read_object, whole_number
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import NotFound
 
@@ -32,7 +32,7 @@ def find_studies(folder: Path) -> list[CaseSource] | None:
     if not index and not labels_folder.is_dir():
         return None
     images = image_files(images_folder) if images_folder.is_dir() else {}
-    labels = image_files(labels_folder) if labels_folder.is_dir() else {}
+    labels = label_files(labels_folder) if labels_folder.is_dir() else {}
     final = sorted(images.keys() & labels.keys())
     if not final:
         raise NotFound(
@@ -50,7 +50,7 @@ def _names(index: Mapping[str, Any], image_id: str) -> dict[str, int]:
     """
     try:
         entries = index["objects"][image_id]["labels"][FINAL]["info"]["label_info"]
-        pairs = [(str(entry["name"]), int(entry["idx"])) for entry in entries]
+        pairs = [(str(entry["name"]), whole_number(entry["idx"])) for entry in entries]
     except (KeyError, TypeError, ValueError):
         return {}
     names = dict(pairs)

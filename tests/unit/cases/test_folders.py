@@ -30,7 +30,15 @@ class TestCaseFolder:
         assert _names(case_folder.relative_to(case_folder)) == ["one"]
 
     @pytest.mark.parametrize(
-        "content", ["{", "[]", "{}", '{"structures": [1]}', '{"structures": {"a": {"value": "x"}}}']
+        "content",
+        [
+            "{",
+            "[]",
+            "{}",
+            '{"structures": [1]}',
+            '{"structures": {"a": {"value": "x"}}}',
+            pytest.param("[" * 100_000, id="deep"),
+        ],
     )
     def test_damaged_names_are_refused_with_the_form_to_write(self, case_folder, content):
         (case_folder / "structures.json").write_text(content)
@@ -39,17 +47,31 @@ class TestCaseFolder:
 
     @pytest.mark.parametrize(
         ("structures", "fault"),
-        [({"a": 0}, "'a' the value 0. Choose one from 1 to 255"), ({"a": 4, "b": 4}, "'a' and 'b' the same value 4")],
+        [
+            ({"a": 0}, "'a' the value 0. Choose one from 1 to 255"),
+            ({"a": 1.5}, "1.5 is no label value"),
+            ({"a": float("inf")}, "inf is no label value"),
+            ({"a": 4, "b": 4}, "'a' and 'b' the same value 4"),
+        ],
     )
     def test_values_that_no_structure_can_have_are_refused(self, case_folder, structures, fault):
         (case_folder / "structures.json").write_text(json.dumps({"structures": structures}))
         with pytest.raises(InvalidInput, match=fault):
             find_cases(case_folder)
 
+    def test_names_may_be_written_on_windows(self, case_folder):
+        file = case_folder / "structures.json"
+        file.write_bytes("\ufeff".encode() + file.read_bytes().replace(b" ", b"\r\n"))
+        assert find_cases(case_folder)[0].names == {"block": 1, "plane": 3}
+
     def test_two_images_leave_it_open_which_one_is_meant(self, case_folder):
         (case_folder / "image.nrrd").touch()
         with pytest.raises(InvalidInput, match=r"'image.nii.gz' and 'image.nrrd'. Remove or rename one"):
             find_cases(case_folder)
+
+    def test_a_segmentation_is_no_second_image(self, case_folder):
+        (case_folder / "image.seg.nrrd").touch()
+        assert find_cases(case_folder)[0].image == case_folder / "image.nii.gz"
 
     def test_the_image_may_be_a_dicom_series(self, case_folder):
         (case_folder / "image.nii.gz").unlink()
@@ -64,6 +86,14 @@ class TestManyCaseFolders:
         (case_folder.with_name(".hidden")).mkdir()
         assert _names(case_folder.parent) == ["one", "two"]
 
+    def test_links_are_called_by_their_own_names(self, case_folder, tmp_path):
+        """Archives call the folder of every patient alike."""
+        links = tmp_path / "links"
+        links.mkdir()
+        for name in ("p1", "p2"):
+            (links / name).symlink_to(case_folder)
+        assert _names(links) == ["p1", "p2"]
+
 
 class TestPairedFolders:
     @pytest.fixture
@@ -76,6 +106,11 @@ class TestPairedFolders:
     def test_pairs_are_sorted_by_name(self, folder):
         assert _names(folder) == ["a", "b", "c"]
         assert find_cases(folder)[0].load().structures == {"label 1": 1, "label 3": 3}
+
+    def test_segmentations_that_slicer_left_beside_the_images_are_none(self, folder):
+        for name in ("a", "Segmentation"):
+            (folder / "images" / f"{name}.seg.nrrd").touch()
+        assert _names(folder) == ["a", "b", "c"]
 
     def test_the_last_ones_are_held_out(self, folder):
         assert [case.name for case in find_cases(folder, held_out=2)] == ["b", "c"]
@@ -124,6 +159,12 @@ class TestDecathlon:
         with pytest.raises(UnreadableVolume, match=r"its 'training' is no list of pairs .*Write "):
             find_cases(folder)
 
+    def test_two_images_of_one_name_are_refused(self, folder):
+        pairs = [{"image": f"{place}/a.nii.gz", "label": "b.nii.gz"} for place in ("one", "two")]
+        (folder / "dataset.json").write_text(json.dumps({"labels": {"1": "a"}, "training": pairs}))
+        with pytest.raises(InvalidInput, match=r"one/a.nii.gz' and '.*two/a.nii.gz', which would both be the case 'a'"):
+            find_cases(folder)
+
     def test_two_values_of_one_name_are_refused(self, folder):
         (folder / "dataset.json").write_text(json.dumps({"labels": {"1": "lesion", "2": "lesion"}, "training": []}))
         with pytest.raises(InvalidInput, match="calls both 1 and 2 'lesion'"):
@@ -161,6 +202,15 @@ class TestStudies:
     def test_images_with_a_final_label_are_cases(self, folder):
         assert _names(folder) == ["ct-a", "ct-b"]
 
+    def test_segmentations_may_lie_beside_the_images_and_be_labels(self, folder):
+        (folder / "ct-a.seg.nrrd").touch()
+        final = folder / "labels" / "final"
+        (final / "ct-b.nii.gz").rename(final / "ct-b.seg.nrrd")
+        assert [(case.image.name, case.labels.name) for case in find_cases(folder)] == [
+            ("ct-a.nii.gz", "ct-a.nii.gz"),
+            ("ct-b.nii.gz", "ct-b.seg.nrrd"),
+        ]
+
     def test_names_are_those_that_came_with_the_label(self, folder):
         self._write_index(folder, [{"name": "block", "idx": 1, "color": [1, 2, 3]}, {"name": "plane", "idx": 3}])
         a, b = find_cases(folder)
@@ -176,6 +226,8 @@ class TestStudies:
             [{"name": "a"}],
             [{"name": "a", "idx": "x"}],
             [{"name": "a", "idx": 0}],
+            [{"name": "a", "idx": 1.5}],
+            [{"name": "a", "idx": float("inf")}],
             [{"name": "a", "idx": 1}, {"name": "a", "idx": 2}],
             [{"name": "a", "idx": 1}, {"name": "b", "idx": 1}],
         ],
@@ -302,3 +354,11 @@ def test_a_case_of_a_json_manifest_may_have_names_of_its_own(tmp_path):
     (tmp_path / "cases.json").write_text(json.dumps({"structures": {"liver": 1}, "cases": rows}))
     first, second = find_cases(tmp_path / "cases.json")
     assert (first.names, second.names) == ({"liver": 1}, {"x": 2})
+
+
+def test_names_of_a_case_that_are_no_names_are_not_passed_over(tmp_path):
+    """The names of all cases would be taken for its own."""
+    row = {"image": "a", "labels": "b", "structures": ["spleen"]}
+    (tmp_path / "cases.json").write_text(json.dumps({"structures": {"liver": 1}, "cases": [row]}))
+    with pytest.raises(UnreadableVolume, match=r"cases.json': .*'structures' is missing, or not an object\. Write "):
+        find_cases(tmp_path / "cases.json")

@@ -1,6 +1,10 @@
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +13,13 @@ from filelock import FileLock
 
 from deepgrow3d_app.cases import preparation, prepared_case
 from deepgrow3d_app.cases.folders import find_cases
+from deepgrow3d_app.cases.labelled_case import LabelledCase
 from deepgrow3d_app.cases.layouts.prepared_folder import find_prepared_folder
 from deepgrow3d_app.cases.preparation import Preparation
 from deepgrow3d_app.cases.prepare import prepare_cases
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.errors import Busy, InvalidInput, LabelMismatch, NotFound, UnreadableVolume
+from deepgrow3d_app.volume.volume import Volume
 
 
 @pytest.fixture
@@ -131,6 +137,18 @@ class TestFaults:
         (pairs / "images" / "b" / "1.dcm").symlink_to("nowhere.dcm")
         report = prepare_cases(find_cases(pairs), output, None)
         assert [(fault.case, fault.is_left_out) for fault in report.faults] == [("b", True)]
+        assert [case.name for case in report.manifest.cases] == ["a", "c", "d"]
+
+    @pytest.mark.parametrize(
+        ("image", "fault"),
+        [("y" * 256, "it cannot be opened (File name too long)"), ("circle.nii.gz", "there is no such file")],
+    )
+    def test_a_path_that_leads_nowhere_costs_no_other_case(self, pairs, output, image, fault):
+        (pairs / "circle.nii.gz").symlink_to("circle.nii.gz")
+        sources = find_cases(pairs)
+        sources[1] = replace(sources[1], image=pairs / image)
+        report = prepare_cases(sources, output, None)
+        assert [(one.case, fault in one.message) for one in report.left_out] == [("b", True)]
         assert [case.name for case in report.manifest.cases] == ["a", "c", "d"]
 
     def test_a_name_in_another_encoding_than_utf_8(self, pairs, output):
@@ -320,7 +338,7 @@ class TestResuming:
         assert find_cases(output)[1].load().truth("block")[5].any()
 
     @pytest.mark.parametrize("file", [prepared_case.IMAGE_FILE, prepared_case.LABELS_FILE])
-    @pytest.mark.parametrize("content", [None, b"\x93NUMPY"])
+    @pytest.mark.parametrize("content", [None, b"\x93NUMPY", b"\x93NUMPY\x01\x00\x02\x00(\n"])
     def test_a_case_whose_arrays_were_damaged_is_prepared_again(self, pairs, output, file, content):
         prepare_cases(find_cases(pairs), output, None)
         whole = _files(output)
@@ -361,6 +379,44 @@ class TestResuming:
             prepare_cases(find_cases(pairs), output, None)
         assert _files(output) == before
 
+    def test_a_full_disk_is_told_as_such(self, tmp_path):
+        voxels = np.zeros((32, 32, 32), np.int16)
+        case = LabelledCase("a", Volume(voxels, np.eye(4)), voxels.astype(np.uint8), {})
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # full after the header, in the middle of voxels
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                prepared_case.write_prepared_case(case, tmp_path, "", ())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    @pytest.mark.parametrize(
+        ("killed", "told"), [("os.kill, (os.getpid(), 9)", ""), ("os.killpg(0, 2) or (dict, ())", "stopped")]
+    )
+    def test_workers_end_with_the_run(self, pairs, output, killed, told):
+        """Its process is killed, or all get Ctrl+C while they begin. Its output is open while anyone is there."""
+        program = f"""
+            import os, pathlib
+            from deepgrow3d_app.cases.folders import find_cases
+            from deepgrow3d_app.cases.prepare import prepare_cases
+            from deepgrow3d_app.cases.source import CaseSource
+
+            class Kills(dict):
+                def __reduce__(self):
+                    return {killed}
+
+            (source, *_) = find_cases(pathlib.Path({str(pairs)!r}))
+            fatal = CaseSource(source.name, source.patient, source.image, source.labels, Kills(source.names))
+            try:
+                prepare_cases([fatal], pathlib.Path({str(output)!r}), None, workers=2)
+            except KeyboardInterrupt:
+                print("stopped")
+        """
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, start_new_session=True, check=False)
+        assert done.stdout.strip() == told
+        assert "Traceback" not in done.stderr
+
     def test_what_a_killed_process_left_is_cleared_away(self, pairs, output):
         partial = output / "cases" / ".0123.part"
         partial.mkdir(parents=True)
@@ -384,6 +440,25 @@ class TestResuming:
         with pytest.raises(InvalidInput, match=r"would be read in place of what lies there\. Name a folder of its own"):
             prepare_cases(find_cases(pairs), output, None)
         assert _files(output) == before
+
+    def test_a_list_of_cases_is_not_replaced_by_the_manifest(self, pairs, tmp_path):
+        own = tmp_path / "study" / "manifest.json"
+        own.parent.mkdir()
+        images = [str(pairs / "images" / f"{name}.nii.gz") for name in "ab"]
+        own.write_text(json.dumps({"cases": [{"image": file, "labels": file} for file in images]}))
+        before = own.read_bytes()
+        with pytest.raises(InvalidInput, match=r"holds 'manifest\.json', .* Name a folder of its own"):
+            prepare_cases(find_cases(own), own.parent, None)
+        assert own.read_bytes() == before
+
+    def test_links_to_files_elsewhere_are_not_replaced(self, pairs, tmp_path):
+        case = tmp_path / "study" / "cases" / "a"
+        case.mkdir(parents=True)
+        for name, folder in (("image", "images"), ("labels", "labels")):
+            (case / f"{name}.nii.gz").symlink_to(pairs / folder / "a.nii.gz")
+        with pytest.raises(InvalidInput, match=r"holds cases, .* Name a folder of its own"):
+            prepare_cases(find_cases(case.parent), tmp_path / "study", None)
+        assert sorted(path.name for path in case.iterdir()) == ["image.nii.gz", "labels.nii.gz"]
 
     def test_a_kill_while_the_manifest_is_written_stops_no_later_run(self, pairs, output):
         prepare_cases(find_cases(pairs), output, None)
@@ -420,7 +495,16 @@ class TestDamagedPreparedFolder:
         ):
             find_cases(prepared)
 
-    @pytest.mark.parametrize("change", [{"spacing_mm": 3}, {"structures": []}, {"cases": [{"split": "test"}]}])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"spacing_mm": 3},
+            {"structures": []},
+            {"structures": {"a": float("inf")}},
+            {"cases": [{"split": "test"}]},
+            {"cases": [{"name": "a", "patient": "a", "split": "training", "folder": 2}]},
+        ],
+    )
     def test_a_damaged_manifest(self, prepared, change):
         manifest = json.loads((prepared / "manifest.json").read_text())
         (prepared / "manifest.json").write_text(json.dumps({**manifest, **change}))

@@ -187,6 +187,10 @@ def test_a_bundle_is_replaced_and_anything_else_is_left_alone(exported, tmp_path
     export_bundle(checkpoint, target)
     export_bundle(dataclasses.replace(checkpoint, origin={"command": "again"}), target)
     assert "again" in (target / "docs" / "README.md").read_text()
+    (target / "configs" / "train.json").write_text("{}")
+    with pytest.raises(InvalidRequest, match=r"holds 'configs/train\.json', which would be lost"):
+        export_bundle(checkpoint, target)
+    assert (target / "configs" / "train.json").is_file()
     assert [folder.name for folder in tmp_path.iterdir()] == ["mine"]
 
 

@@ -162,6 +162,21 @@ def test_a_qform_is_mirrored_by_a_negative_qfac_alone(tmp_path, qfac):
     np.testing.assert_allclose(read_volume(path).affine, itk_affine(sitk.ReadImage(path)), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("qfac", [-1, 0, 1])
+@pytest.mark.parametrize(("first", "quatern_c"), [(1, 0), (-1, 1)])
+def test_a_wrong_qfac_mirrors_nothing_that_an_sform_places(tmp_path, qfac, first, quatern_c):
+    affine = np.diag((first * 0.7, 0.9, 2.5, 1.0))
+    affine[:3, 3] = (10.5, -20.25, 30)
+    rows = {"srow_x": affine[0], "srow_y": affine[1], "srow_z": affine[2]}
+    quaternion = {"quatern_b": 0, "quatern_c": quatern_c, "quatern_d": 0}
+    path = nifti_file(tmp_path / "x.nii", qform_code=1, sform_code=2, **rows, **quaternion)
+    content = bytearray(path.read_bytes())
+    content[76:80] = np.float32(qfac).tobytes()
+    path.write_bytes(content)
+    np.testing.assert_allclose(read_volume(path).affine, affine, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(itk_affine(sitk.ReadImage(path)), affine, rtol=0, atol=1e-4)
+
+
 def test_a_trailing_dimension_of_one_step_is_dropped(tmp_path, counted_voxels):
     path = save_nifti(tmp_path / "t.nii.gz", counted_voxels[..., None], np.eye(4))
     np.testing.assert_array_equal(read_volume(path).array, counted_voxels)
@@ -405,6 +420,7 @@ FAULTS = {
     "skip.nrrd": (nrrd_bytes(byteskip="4"), "behind skipped bytes"),
     "lines.nrrd": (nrrd_bytes(line_skip="1"), "behind skipped bytes"),
     "space.nrrd": (nrrd_bytes(space="scanner-xyz"), "its space is 'scanner-xyz'. Save it in the space left-posterior"),
+    "origin.nrrd": (nrrd_bytes(space_origin="(0,0)"), "header is damaged or incomplete .*space origin has 2 numbers"),
     "type.nrrd": (nrrd_bytes(type="block"), "header is damaged or incomplete .*block"),
     "endless.nrrd": (b"NRRD0004\ntype: uchar\n", "header does not end"),
     "cut.nrrd": (nrrd_bytes()[:-1], "truncated: it has 23 bytes of 24"),
@@ -441,6 +457,18 @@ def test_overlapping_slicer_segments_are_refused_as_a_mask(tmp_path):
 def test_a_missing_file_is_named_without_its_folder(tmp_path):
     with pytest.raises(UnreadableVolume, match=r"^Cannot read 'gone.nii.gz': there is no such file. Check the name.$"):
         read_volume(tmp_path / "gone.nii.gz")
+
+
+@pytest.mark.parametrize("read", [read_volume, read_mask])
+def test_a_name_that_is_too_long_is_a_fault_of_its_file(tmp_path, read):
+    with pytest.raises(UnreadableVolume, match=r"y.nii': it cannot be opened \(File name too long\)"):
+        read(tmp_path / ("y" * 256 + ".nii"))
+
+
+def test_a_series_is_named_from_within_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnreadableVolume, match=f"'{tmp_path.name}': it holds no DICOM images"):
+        read_volume(".")
 
 
 def test_a_folder_is_no_mask(tmp_path):
