@@ -36,6 +36,7 @@ LABELLED, HELD_OUT = 20, 40
 HIPPOCAMPUS_CLICKS, ORGAN_CLICKS = (1, 3, 5), (1, 3, 5, 10, 15)
 ORGANS = ("spleen", "liver")
 TIMED_CLICKS = 40
+START_S = 600
 
 
 class LoopServer:
@@ -67,14 +68,25 @@ class LoopServer:
             stderr=subprocess.STDOUT,
             env={**os.environ},
         )
-        while True:
-            try:
-                devices = self.call("GET", "/info/")["models"]["deepgrow3d"]["devices"]
-                if "OpenVINO" in devices[0]:
-                    break
-            except requests.RequestException:
-                pass
+        deadline = time.monotonic() + START_S
+        while not self.computes():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError("The server does not start:\n" + (folder / "server.log").read_text()[-2000:])
             time.sleep(0.5)
+
+    def computes(self) -> bool:
+        """Whether it answers with the engine that it will stay with: on a CPU, OpenVINO."""
+        try:
+            (device, *_) = self.call("GET", "/info/")["models"]["deepgrow3d"]["devices"]
+        except requests.RequestException:
+            return False
+        return "OpenVINO" in device or "cuda" in device
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
 
     def call(self, method: str, path: str, **more: Any) -> Any:
         response = requests.request(method, self.url + path, timeout=300, **more)
@@ -152,7 +164,9 @@ def main() -> None:
                     server.save(case)
                 started = time.perf_counter()
                 server.call("POST", "/train/deepgrow3d", json={"client_id": "loop", "max_epochs": given.epochs})
-                while server.call("GET", "/train/")["step"] == 0:
+                while (state := server.call("GET", "/train/"))["step"] == 0:
+                    if state["status"] != "RUNNING":
+                        raise RuntimeError(f"The training ended before its first step: {state['message']}")
                     time.sleep(1)
                 busy = click_seconds(server, trunk, TIMED_CLICKS)
                 while (state := server.call("GET", "/train/"))["status"] == "RUNNING":
@@ -167,9 +181,7 @@ def main() -> None:
                 )
             result["versions"] = server.call("GET", "/model/versions/deepgrow3d")
         finally:
-            server.process.terminate()
-            server.process.wait()
-            server.log.close()
+            server.stop()
     for data, clicks in (("hippocampus", 3), ("ct-trunk", 15)):
         for name, before in result["before"][data].items():
             after = result["after"][data][name]

@@ -129,7 +129,7 @@ def evaluate(
 def compare(
     a: Annotated[Path, typer.Argument(help="results.json of the one evaluation, or its folder.")],
     b: Annotated[Path, typer.Argument(help="The other's: what became better or worse from A to B is shown.")],
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
 ) -> None:
     """Tell which structures became better or worse from one evaluation to another.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +15,6 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as ProgressBar
 
 from deepgrow3d_app.cli.app import PlainProgress, app, check_folder, command_line, console
-from deepgrow3d_app.errors import DeepGrow3DError
 
 if TYPE_CHECKING:
     from deepgrow3d_app.training.log import Progress
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from deepgrow3d_app.training.run_folder import RunFolder
 
 DEFAULT = "default"
+TELLING_S = 1.0
+"""What the first process has to tell why it refuses: once any of them ends, torchrun ends all."""
 
 
 @app.command()
@@ -72,7 +75,7 @@ def train(
     """
     from deepgrow3d_app.model.allocator import keep_freed_memory
     from deepgrow3d_app.training.plan import Budget
-    from deepgrow3d_app.training.ranks import joined
+    from deepgrow3d_app.training.ranks import ToldByTheFirst, joined
     from deepgrow3d_app.training.run import RunRequest, run_training
     from deepgrow3d_app.training.run_folder import RunFolder
 
@@ -86,8 +89,11 @@ def train(
         plan = dataclasses.replace(plan, budget=Budget(steps, minutes))
     request = RunRequest(cases, held_out, start_from, resume, command_line(), workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    with joined() as ranks, ProgressBar(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("loading cases", total=1.0, visible=ranks.is_first)
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(joined())
+        # Not an empty bar either: it would wipe away the first process's.
+        bar = ProgressBar(*columns, TimeRemainingColumn(), console=console, disable=not ranks.is_first)
+        task = stack.enter_context(bar).add_task("loading cases", total=1.0)
 
         plain = PlainProgress()
 
@@ -103,10 +109,9 @@ def train(
 
         try:
             trainer = run_training(request, plan, folder, ranks, show, tell)
-        except DeepGrow3DError:
-            if ranks.is_first:
-                raise
-            sys.exit(1)  # the first process says it
+        except ToldByTheFirst:
+            time.sleep(TELLING_S)
+            sys.exit(1)
     if ranks.is_first:
         console.print(f"{folder.model_file}: {trainer.step} steps", soft_wrap=True)
 

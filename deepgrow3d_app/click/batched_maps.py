@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from deepgrow3d_app.click.random_walk import (
     one_iteration,
 )
 from deepgrow3d_app.volume.geometry import Shape, Spacing
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,10 +171,34 @@ def walkers_of(smooth: Tensor, clicks: ClickTable, sigmas: Sequence[float]) -> T
 
 @functools.cache
 def _iteration_on(device: torch.device) -> Iterate:
-    """On a GPU, some thirty calls become a few kernels, where PyTorch's compiler for it is installed."""
+    """On a GPU, some thirty calls become a few kernels, where PyTorch's compiler for it works."""
     if device.type == "cpu" or importlib.util.find_spec("triton") is None:
         return one_iteration
-    return torch.compile(one_iteration_anew)
+    return _CompiledIteration()
+
+
+class _CompiledIteration:
+    """One iteration as a few kernels; call by call, once that turns out not to work.
+
+    That Triton is installed is not enough: it looks for a C compiler, Python's headers and a folder to write to, which
+    containers seldom have.
+    """
+
+    def __init__(self) -> None:
+        self._iterate: Iterate = torch.compile(one_iteration_anew)
+
+    def __call__(self, couplings: Sequence[Tensor], state: State) -> State:
+        try:
+            return self._iterate(couplings, state)  # it changes nothing that it is given
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self._iterate is one_iteration:
+                raise
+            fault = next(iter(str(error).splitlines()), type(error).__name__)
+            logger.warning("Click maps are computed more slowly: their kernels cannot be compiled (%s)", fault)
+            self._iterate = one_iteration
+            return one_iteration(couplings, state)
 
 
 def one_iteration_anew(couplings: Sequence[Tensor], state: State) -> State:

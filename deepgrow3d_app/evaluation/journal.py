@@ -27,7 +27,7 @@ class Journal:
         setting: what is evaluated.
 
     Raises:
-        InvalidRequest: the folder holds another evaluation.
+        InvalidRequest: the folder holds another evaluation, or a damaged journal.
     """
 
     def __init__(self, folder: Path, setting: Setting) -> None:
@@ -44,7 +44,11 @@ class Journal:
             self.trials = {trial.key: trial for trial in results.trials}
 
     def add(self, trial: Trial) -> None:
-        """Keep a finished trial."""
+        """Keep a finished trial.
+
+        Raises:
+            OSError: the disk is full; the next run goes on with the trials before.
+        """
         if not self._file.exists():
             self._write(self._setting)
         self._write(TypeAdapter(Trial).dump_json(trial).decode())
@@ -63,15 +67,24 @@ class Journal:
             self._write(self._setting)
         elif head != self._setting:
             raise _another_evaluation(self._folder)
-        for line in lines:
-            trial = TypeAdapter(Trial).validate_json(line)
+        for number, line in enumerate(lines, start=2):
+            try:
+                trial = TypeAdapter(Trial).validate_json(line)
+            except ValueError as error:
+                raise InvalidRequest(
+                    f"'{self._file}' is damaged in line {number}. Remove that line, and its trial is done again; or "
+                    "remove the file to start over."
+                ) from error
             self.trials[trial.key] = trial
 
     def _write(self, line: str) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:  # which names no file where the disk is full
+            raise OSError(error.errno, error.strerror, str(self._file)) from error
 
 
 def digest(setting: Setting) -> str:

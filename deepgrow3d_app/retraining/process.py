@@ -109,7 +109,7 @@ class Retraining:
             folders=[self._setup.prepared, *self._setup.replay],
             held_out=0,
             start_from=self._job.parent_file,
-            resumes=self._job.run.model_file.is_file(),  # a run has it before its first saved state
+            resumes=self._job.run.has_begun,
             command=f"{PRODUCT} server, training {self._job.name}",
             validates_first=True,
             earlier=self._job.parent_file,

@@ -13,7 +13,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,16 +136,19 @@ class Versions:
                 )
             if version is None:
                 version = self._add(weights, record.model_copy(update={"sha256": digest, "parent": parent}))
+            else:
+                version = self._renewed(version, weights)
             self._serve(version.number)
-            self._remove_oldest(digest)
+            # What was served before stays: where all between were rolled back, it is the one to go back to.
+            self._remove_oldest({digest, parent, version.parent})
             return version
 
     def roll_back(self, number: int | None = None) -> VersionRecord:
         """Serve an earlier version again.
 
         Args:
-            number: which; ``None`` for the parent of the one that is served, or else the one before it; for the latest
-                that was not rolled back, where the served file is gone.
+            number: which; ``None`` for the parent of the one that is served, or else the latest before it, or the
+                latest of all where the served file is gone; never for one that was rolled back.
 
         Raises:
             NotFound: there is no such version.
@@ -156,16 +159,7 @@ class Versions:
             self._keep_served()
             versions = self.all()
             if number is None:
-                served = self.current()
-                if served is None:
-                    earlier = [v for v in versions if not v.is_rolled_back]
-                else:
-                    earlier = [v for v in versions if v.sha256 == served.parent] or [
-                        v for v in versions if v.number < served.number
-                    ]
-                if not earlier:
-                    raise NotFound(f"There is no version of '{self.served.stem}' before the one that is served.")
-                number = earlier[-1].number
+                number = self._earlier(versions).number
             self.file(number)
             replaced, chosen = self.current(), next(version for version in versions if version.number == number)
             if replaced is not None and replaced.number > number:
@@ -174,6 +168,17 @@ class Versions:
                 self._record(chosen.model_copy(update={"is_rolled_back": False}))
             self._serve(number)
             return chosen
+
+    def _earlier(self, versions: Sequence[VersionRecord]) -> VersionRecord:
+        """What :meth:`roll_back` chooses of all ``versions``."""
+        served = self.current()
+        before = [version for version in versions if served is None or version.number < served.number]
+        parents = [version for version in versions if served is not None and version.sha256 == served.parent]
+        wanted = [version for version in (*before, *parents) if not version.is_rolled_back]
+        if not wanted:
+            others = " but for those that were rolled back. Choose one of them by its number" if before else ""
+            raise NotFound(f"There is no version of '{self.served.stem}' before the one that is served{others}.")
+        return wanted[-1]
 
     def check_exists(self) -> None:
         """Raise ``NotFound`` where there is neither a served file nor a version of it."""
@@ -198,6 +203,16 @@ class Versions:
         self._record(record)
         return record
 
+    def _renewed(self, version: VersionRecord, weights: Path) -> VersionRecord:
+        """A version that is published again: whole on disk, and no longer rolled back."""
+        if sha256_of(self._weights(version.number)) != version.sha256:
+            with weights.open("rb") as content:
+                replace_file(self._weights(version.number), content)
+        if version.is_rolled_back:
+            version = version.model_copy(update={"is_rolled_back": False})
+            self._record(version)
+        return version
+
     def _record(self, version: VersionRecord) -> None:
         content = io.BytesIO(version.model_dump_json(indent=1).encode())
         replace_file(self._weights(version.number).with_suffix(".json"), content)
@@ -206,9 +221,10 @@ class Versions:
         with self._weights(number).open("rb") as content:
             replace_file(self.served, content)
 
-    def _remove_oldest(self, served: str) -> None:
+    def _remove_oldest(self, kept: Collection[str]) -> None:
+        """All but the newest, and those whose digests are ``kept``."""
         for version in self.all()[:-KEPT_VERSIONS]:
-            if version.sha256 != served:
+            if version.sha256 not in kept:
                 self._weights(version.number).with_suffix(".json").unlink(missing_ok=True)
                 self._weights(version.number).unlink(missing_ok=True)
 

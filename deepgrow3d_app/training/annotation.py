@@ -151,9 +151,12 @@ class AnnotationBatch:
             assert isinstance(packed, Tensor)  # noqa: S101 - as ``state`` wrote it
             policy = Policy(state.pop("policy"))
             self.annotations[place] = Annotation(policy=policy, **state)  # type: ignore[arg-type]
-            self._load_patch(place)
             bits = np.unpackbits(packed.numpy(), count=self.masks[place].numel()).astype(bool)
             self.masks[place] = torch.from_numpy(bits.reshape(self.masks[place].shape)).to(self.device)
+        for annotation in self.annotations:  # before the first is waited for: where others draw, they draw at once
+            self.patches.expect([annotation.slot], annotation.number)
+        for place in range(len(self.annotations)):
+            self._load_patch(place)
 
     def _begin(self, place: int, number: int) -> None:
         """A new annotator with a new patch."""

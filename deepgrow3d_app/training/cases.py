@@ -163,12 +163,12 @@ def load_group(
 
     Raises:
         NotFound: no such folder, or no labelled cases in it.
-        TrainingError: nothing left to train on.
+        TrainingError: nothing left to train on; or ``cache`` was filled on a disk that is not seen from here.
     """
     name = folder.resolve().name
     training, validation = find_prepared_folder(folder, "training"), find_prepared_folder(folder, "validation")
     if training is None or validation is None:
-        found = _prepared(folder, cache, tell) if prepares else find_prepared_folder(cache) or []
+        found = _prepared(folder, cache, tell) if prepares else _found_prepared(cache)
         count = 0 if find_case_folder(folder) else held_out
         # With a case, all of its patient: whoever is trained on must not be judged on.
         patients = {source.patient for source in found[max(0, len(found) - count) :]}
@@ -191,6 +191,16 @@ def load_group(
             "Leave the folder out."
         )
     return group
+
+
+def _found_prepared(cache: Path) -> list[CaseSource]:
+    sources = find_prepared_folder(cache)
+    if sources is None:
+        raise TrainingError(
+            f"There are no prepared cases in '{cache}', where the first process has put them. Let the run's folder lie "
+            "on a disk that all machines share."
+        )
+    return sources
 
 
 def _prepared(folder: Path, cache: Path, tell: Tell) -> list[CaseSource]:

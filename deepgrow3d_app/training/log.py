@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ class Progress:
         step: gradient steps done.
         elapsed_s: wall-clock time of this run, with what it took before it was resumed.
         done: share of the budget that is used up.
-        loss: mean of the latest steps.
+        loss: mean of the latest steps; NaN before the first one.
         skipped: steps so far whose loss or gradient was not finite, and that changed nothing.
         dice: mean Dice of the latest training patches of the first process, by number of clicks.
         learning_rate: of the latest step.
@@ -74,9 +75,12 @@ class TrainingLog:
         Raises:
             OSError: the disk is full.
         """
-        self._lines.write(json.dumps(asdict(progress)) + "\n")
+        has_loss = math.isfinite(progress.loss)
+        known = {**asdict(progress), "loss": progress.loss if has_loss else None}  # JSON has no NaN
+        self._lines.write(json.dumps(known, allow_nan=False) + "\n")
         self._lines.flush()
-        figures = {"loss": progress.loss, "learning rate": progress.learning_rate}
+        figures = {"loss": progress.loss} if has_loss else {}
+        figures["learning rate"] = progress.learning_rate
         for group, dice in (("training", progress.dice), ("validation", progress.validation or {})):
             figures |= {f"Dice {group}/{clicks} clicks": value for clicks, value in dice.items()}
         for name, value in figures.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from deepgrow3d_app.errors import TrainingError
+from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
 from deepgrow3d_app.training.patches import Patch, PatchSource
 from deepgrow3d_app.training.ranks import Ranks
 
@@ -63,9 +65,14 @@ class PatchWorkers:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def expect(self, slots: Iterable[int], number: int) -> None:
-        """Begin with the patch ``number`` of each slot: :meth:`draw` is about to be asked for it."""
-        for slot in slots:
-            self._ahead[slot] = (number, self._pool.submit(_draw, slot, number))
+        """Begin with the patch ``number`` of each slot: :meth:`draw` is about to be asked for it.
+
+        Raises:
+            TrainingError: a process was killed.
+        """
+        with _deaths_told():
+            for slot in slots:
+                self._ahead[slot] = (number, self._pool.submit(_draw, slot, number))
 
     def draw(self, slot: int, number: int) -> Patch:
         """See :meth:`PatchSource.draw`; what the slot needs next is begun.
@@ -74,22 +81,30 @@ class PatchWorkers:
             TrainingError: as there; or a process was killed.
         """
         known = self._ahead.get(slot)
-        try:
-            if known is None or known[0] != number:
-                self.expect([slot], number)
+        if known is None or known[0] != number:
+            self.expect([slot], number)
+        with _deaths_told():
             image, truth, edge_mm, is_new = self._ahead[slot][1].result()
-            self.expect([slot], number + 1)
-        except BrokenProcessPool as error:
-            raise TrainingError(
-                "A process that draws patches was killed, perhaps for lack of memory. "
-                "Go on with --resume, and fewer --workers."
-            ) from error
+        self.expect([slot], number + 1)
         return Patch(torch.from_numpy(image), torch.from_numpy(truth), edge_mm, is_new)
+
+
+@contextlib.contextmanager
+def _deaths_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "A process that draws patches was killed, perhaps for lack of memory. "
+            "Go on with --resume, and fewer --workers."
+        ) from error
 
 
 def _begin(source: PatchSource) -> None:
     global _source
     _source = source
+    # Ctrl+C reaches every process of the terminal. These end with the training, which answers it, and say nothing.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -103,6 +118,10 @@ def _end_with_parent() -> None:
 
 
 def _draw(slot: int, number: int) -> Drawn:
-    patch = _source.draw(slot, number)
+    try:
+        patch = _source.draw(slot, number)
+    except DeepGrow3DError as error:
+        # As text: one with arguments of its own cannot be read at the other end, which would take this for a death.
+        raise TrainingError(str(error)) from None
     # As arrays: tensors would travel as open files, of which a process may have few.
     return patch.image.numpy(), patch.truth.numpy(), patch.edge_mm, patch.is_new

@@ -17,6 +17,10 @@ from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
 from deepgrow3d_app.model.engine import best_device
 
 
+class ToldByTheFirst(TrainingError):
+    """What all processes refuse at once, in all but the first: that one tells it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """This process among those that train together.
@@ -91,23 +95,28 @@ class Ranks:
         if self.count > 1:
             torch.distributed.barrier()
 
+    def refusal(self, reason: str) -> TrainingError:
+        """What all processes raise at once, for the same ``reason``."""
+        return TrainingError(reason) if self.is_first else ToldByTheFirst(reason)
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """What one process refuses in the block, all refuse: none goes on, or waits, for one that has left.
 
         Raises:
-            DeepGrow3DError: this process's own, else that of another one.
+            DeepGrow3DError: the first process's own, else that of another one; ``ToldByTheFirst`` in all others.
+            OSError: of the first process.
         """
-        refusal: DeepGrow3DError | None = None
+        refusal: DeepGrow3DError | OSError | None = None
         try:
             yield
-        except DeepGrow3DError as error:
+        except (DeepGrow3DError, OSError) as error:
             refusal = error
         reasons = [item["reason"] for item in self.gathered([] if refusal is None else [{"reason": str(refusal)}])]
-        if refusal is not None:
+        if refusal is not None and self.is_first:
             raise refusal
         if reasons:
-            raise TrainingError(str(reasons[0]))
+            raise self.refusal(str(reasons[0])) from refusal
 
 
 @contextlib.contextmanager
@@ -115,6 +124,9 @@ def joined() -> Iterator[Ranks]:
     """This process as ``torchrun`` started it, or alone: NCCL between GPUs, gloo between CPUs.
 
     When one process dies, the others fail at their next step, and ``torchrun`` ends them all.
+
+    Raises:
+        TrainingError: more processes on this machine than it has GPUs.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     device = best_device()
@@ -123,12 +135,21 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     if device.type == "cuda":
+        _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     # The others wait while the first one prepares cases or validates. Who dies is noticed by torchrun, not by this.
     patience = datetime.timedelta(days=1)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-    try:
-        yield Ranks(torch.distributed.get_rank(), count, device)
-    finally:
-        torch.distributed.destroy_process_group()
+    yield Ranks(torch.distributed.get_rank(), count, device)
+    # Not after an error: NCCL would wait here for the others, who wait for this process, and torchrun for its end.
+    torch.distributed.destroy_process_group()
+
+
+def _check_gpus(processes: int, gpus: int) -> None:
+    """Refuse more processes than GPUs on this machine: NCCL gives none of them a GPU that another one has."""
+    if processes > gpus:
+        raise TrainingError(
+            f"{processes} processes are to train on this machine, each on a GPU of its own, and it has {gpus}. "
+            f"Start no more than that: --nproc-per-node {gpus}."
+        )

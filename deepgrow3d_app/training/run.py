@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deepgrow3d_app import __version__
@@ -91,15 +92,17 @@ def run_training(
             if ranks.is_first:
                 held.enter_context(folder.locked())
                 _open_folder(request, plan, folder)
-        state = folder.read_state() if request.resumes else None
+        with ranks.together():
+            state = folder.read_state() if request.resumes else None
         groups = _load_groups(request, plan, folder, ranks, tell)
         known = {"data": describe_groups(groups), "digest": digest_of(groups)}
-        if state is not None and {name: state[name] for name in known} != known:
-            raise TrainingError(
-                f"The run in '{folder.path}' was trained on other cases: {state['data']}. These are {known['data']}. "
-                "Name the same folders in the same order, with the same --held-out."
-            )
-        weights, origin = _start(folder, state)
+        with ranks.together():
+            if state is not None and {name: state[name] for name in known} != known:
+                raise TrainingError(
+                    f"The run in '{folder.path}' was trained on other cases: {state['data']}. These are "
+                    f"{known['data']}. Name the same folders in the same order, with the same --held-out."
+                )
+            weights, origin = _start(folder, state)
         source = PatchSource(CasePool(groups, plan.recipe.first_share), plan)
         workers = workers_for(ranks) if request.workers is None else request.workers
         patches: Patches = held.enter_context(PatchWorkers(source, workers)) if workers > 0 else source
@@ -107,15 +110,16 @@ def run_training(
         trainer = Trainer(plan, patches, ranks, weights, earlier)
         if state is not None:
             trainer.restore(state)
-        if not ranks.agree(trainer.step):
-            raise TrainingError(
-                f"Not every process sees the state in '{folder.path}'. Put it on a disk that all share."
-            )
+        with ranks.together():
+            if not ranks.agree(trainer.step):
+                raise TrainingError(
+                    f"Not every process sees the state in '{folder.path}'. Put it on a disk that all share."
+                )
         origin = {"command": request.command, "version": __version__, **origin, **known}
         run = _Run(trainer, folder, Validation(groups, plan), origin, known, is_stopped)
         if state is not None:
             run.restore(state)
-        run.train(report, validates_first=request.validates_first and state is None)
+        run.train(report, validates_first=request.validates_first)
     return trainer
 
 
@@ -124,13 +128,13 @@ def _open_folder(request: RunRequest, plan: TrainingPlan, folder: RunFolder) -> 
     if request.resumes:
         folder.go_on(plan)
         return
-    parent = None if request.start_from is None else Checkpoint.load(request.start_from)
-    if parent is not None:
+    first = None
+    if request.start_from is not None:
+        parent = Checkpoint.load(request.start_from)
         load_weights(build_network(plan.spec), parent.weights)  # refused before anything is written
-    folder.begin(plan)
-    if parent is not None:
         origin = {"command": request.command, EARLIER_KEY: json.dumps(lineage(parent.origin)), "steps": "0"}
-        Checkpoint(plan.spec, parent.weights, origin).save(folder.model_file)
+        first = Checkpoint(plan.spec, parent.weights, origin)
+    folder.begin(plan, first)
 
 
 def _start(folder: RunFolder, state: dict[str, Any] | None) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
@@ -203,7 +207,7 @@ class _Run:
                 log = held.enter_context(TrainingLog(self.folder, self.trainer.step)) if self.ranks.is_first else None
                 if self.saved < 0:
                     self._save()
-                if log is not None and validates_first:
+                if log is not None and self._lacks_a_validation(validates_first):
                     self._report(log, report, validates=True)
                 # The first process's clock goes for all: learning rates that differ would part their networks.
                 while (done := self.ranks.first(self._done())) < 1.0:
@@ -218,12 +222,23 @@ class _Run:
                 if log is not None and self.validated != self.trainer.step and done < math.inf:
                     self._report(log, report, validates=True)
                 self._save()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"The GPU has not enough memory for a batch of {self.recipe.batch_size} patches, at step "
+                f"{self.trainer.step}. End what else uses it, or start another run with smaller batches (--batch-size)."
+            ) from error
         except OSError as error:
             kept = "Nothing was saved" if self.saved < 0 else f"What was saved last, at step {self.saved}, is kept"
             raise TrainingError(
                 f"'{self.folder.path}' cannot be written to ({error}), at step {self.trainer.step}. "
                 f"{kept}: make room, then go on with --resume."
             ) from error
+
+    def _lacks_a_validation(self, validates_first: bool) -> bool:
+        """Whether one is due at this step and was not made: a run that is gone on from was stopped in the middle."""
+        step = self.trainer.step
+        is_due = validates_first if step == 0 else step % self.recipe.validate_every == 0
+        return is_due and self.validated != step
 
     def _done(self) -> float:
         """The share of the budget that is used up; infinity where the run was stopped."""
@@ -265,7 +280,9 @@ class _Run:
             learning_rate=self.trainer.optimizer.param_groups[0]["lr"],
             validation=scores,
         )
-        log.write(progress)
+        # Of a validation that was stopped in the middle, whoever goes on with the run writes the line.
+        if not validates or self.validated == self.trainer.step:
+            log.write(progress)
         report(progress)
 
     def _write_network(self, file: Path) -> None:

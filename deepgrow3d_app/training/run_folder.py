@@ -71,6 +71,11 @@ class RunFolder:
         """Arrays of cases that were not prepared before."""
         return self.path / "cases"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it holds a run that started from a network: from before its first saved state on."""
+        return self.plan_file.is_file() and self.model_file.is_file()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder against other runs; the lock of a process that was killed is free.
@@ -87,8 +92,10 @@ class RunFolder:
         except Timeout as error:
             raise Busy(f"Another process trains in '{self.path}'. Wait for it, or choose another folder.") from error
 
-    def begin(self, plan: TrainingPlan) -> None:
-        """Make the folder one of a new run.
+    def begin(self, plan: TrainingPlan, first: Checkpoint | None = None) -> None:
+        """Make the folder one of a new run, which starts from the network ``first`` or from random weights.
+
+        The plan is written last: a folder without one holds nothing that could be gone on with.
 
         Raises:
             InvalidRequest: it holds a run, which would be lost.
@@ -97,8 +104,13 @@ class RunFolder:
             raise InvalidRequest(
                 f"'{self.path}' holds a run. Go on with it by --resume, or choose another folder for a new one."
             )
-        replace_file(self.plan_file, io.BytesIO(plan.to_json().encode()))
+        self.plan_file.unlink(missing_ok=True)
+        if first is None:
+            self.model_file.unlink(missing_ok=True)  # what an earlier try was to start from
+        else:
+            first.save(self.model_file)
         replace_file(self.log_file, io.BytesIO(b""))
+        replace_file(self.plan_file, io.BytesIO(plan.to_json().encode()))
 
     def _has_only_begun(self) -> bool:
         """Whether the network is the one that the run was to start from: cases, say, were refused then."""

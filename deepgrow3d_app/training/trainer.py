@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepgrow3d_app.errors import TrainingError
 from deepgrow3d_app.model.checkpoint import load_weights
 from deepgrow3d_app.model.network import build_network, on_device
 from deepgrow3d_app.model.precision import cpu_has_bfloat16, reduced_precision
@@ -213,7 +212,7 @@ class Trainer:
         self.skipped_in_all += 1
         self.batch.leave()
         if self._skipped >= MAX_SKIPPED_STEPS:
-            raise TrainingError(
+            raise self.ranks.refusal(
                 f"The loss or its gradient was not finite in {self._skipped} steps in a row (step {self.step}). "
                 "Check the images for absurd values, or start another run from the saved network (--start-from) with a "
                 "lower --learning-rate."

@@ -1,9 +1,16 @@
+import contextlib
+import time
+
 import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from deepgrow3d_app.cli.app import PlainProgress, console
+from deepgrow3d_app.cli.app import PlainProgress, app, console
 from deepgrow3d_app.cli.predict import predict
-from deepgrow3d_app.errors import InvalidRequest, LabelMismatch
+from deepgrow3d_app.cli.train import TELLING_S
+from deepgrow3d_app.errors import InvalidRequest, LabelMismatch, TrainingError
+from deepgrow3d_app.training import ranks, run
 from deepgrow3d_app.volume.files import write_mask
 
 
@@ -46,3 +53,32 @@ def test_a_file_gets_a_line_now_and_then(capsys):
     assert capsys.readouterr().out == "5%\n"
     PlainProgress(every_s=60.0).tell("6%")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "error", [TrainingError("a case of mine is damaged"), ranks.ToldByTheFirst("told by the first")]
+)
+def test_a_process_beside_the_first_tells_what_happened_to_it_alone(tmp_path, monkeypatch, error):
+    def fail(request, plan, folder, ranks, report, tell):
+        tell("left out: a case")
+        raise error
+
+    waited: list[float] = []
+    second = ranks.Ranks(1, 2, torch.device("cpu"))
+    monkeypatch.setattr(ranks, "joined", lambda: contextlib.nullcontext(second))
+    monkeypatch.setattr(run, "run_training", fail)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    done = CliRunner().invoke(app, ["train", "cases", "--steps", "1", "--output", str(tmp_path)])
+    assert done.output == ""  # no bar, and no word of cases: both are the first process's
+    if isinstance(error, ranks.ToldByTheFirst):
+        assert isinstance(done.exception, SystemExit)
+        assert done.exit_code == 1
+        assert waited == [TELLING_S], "torchrun ends the first process once another one ends"
+    else:
+        assert done.exception is error, "which becomes a line on stderr"
+
+
+def test_a_negative_seed_of_a_comparison_is_refused():
+    done = CliRunner().invoke(app, ["compare", "a", "b", "--seed", "-1"])
+    assert done.exit_code == 2
+    assert "equal to 0" in done.stderr

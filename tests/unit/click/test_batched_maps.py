@@ -1,5 +1,6 @@
 """The maps of many patches at once are those of each patch alone."""
 
+import importlib.util
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deepgrow3d_app.click import batched_maps
 from deepgrow3d_app.click.batched_maps import minimax_by_doubling, one_iteration_anew
 from deepgrow3d_app.click.guidance import minimax_distance
 from deepgrow3d_app.click.random_walk import conductances_of, foreground_probability, one_iteration
@@ -73,3 +75,30 @@ def test_a_batch_of_the_classic_input_has_three_channels():
     )
     images = torch.zeros(2, *SHAPE)
     assert batched_inputs(images, [[(1, 2, 3)], []], [[], []], images, spec).shape == (2, 3, *SHAPE)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 3])
+def test_where_kernels_cannot_be_compiled_the_walk_is_computed_call_by_call(monkeypatch, caplog, fails_at):
+    """As on a machine with a GPU and without a C compiler. Triton may find out at any call."""
+    calls = []
+
+    def compiled(function):
+        def call(*arguments):
+            calls.append(arguments)
+            if len(calls) > fails_at:
+                raise RuntimeError("Failed to find C compiler.\nSet CC.")
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    batched_maps._iteration_on.cache_clear()
+    iterate = batched_maps._iteration_on(torch.device("cuda"))
+    torch.testing.assert_close(walk(iterate), walk(one_iteration), atol=1e-4, rtol=0)
+    torch.testing.assert_close(walk(iterate), walk(one_iteration), atol=1e-4, rtol=0)
+    assert len(calls) == fails_at + 1, "it is tried once"
+    assert caplog.messages == [
+        "Click maps are computed more slowly: their kernels cannot be compiled (Failed to find C compiler.)"
+    ]
+    batched_maps._iteration_on.cache_clear()

@@ -1,6 +1,8 @@
 """Whole evaluations of a tiny case, with methods that need no network."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import nibabel as nib
@@ -116,6 +118,41 @@ def test_a_run_that_died_goes_on_and_finds_the_same(sources, tmp_path):
     # Of method one's 12 answers, the 6 of the two finished trials were not asked for again.
     assert one.answers == 6
     assert not (tmp_path / "killed" / "unfinished.jsonl").exists()
+
+
+def test_a_full_disk_names_its_file_and_the_run_goes_on_once_there_is_room(sources, tmp_path, monkeypatch):
+    journal = tmp_path / "unfinished.jsonl"
+
+    def fsync(descriptor):
+        """The setting and the first trial get to the disk, of the second trial a part."""
+        is_journal = journal.exists() and os.path.samestat(os.fstat(descriptor), journal.stat())
+        if is_journal and journal.read_text().count("\n") == 3:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - 9)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match=r"No space left on device: '.*unfinished.jsonl'"):
+            run_evaluation(evaluation(sources, Growing("one", 1)), tmp_path, lambda progress: None)
+    method = Growing("one", 1)
+    run_evaluation(evaluation(sources, method), tmp_path, lambda progress: None)
+    assert method.answers == 9  # of 12
+
+
+def test_a_damaged_line_of_an_unfinished_run_is_told_and_nothing_changes(sources, tmp_path):
+    with pytest.raises(ServerFault):
+        run_evaluation(evaluation(sources, Growing("one", 1, dies_at=8)), tmp_path, lambda progress: None)
+    journal = tmp_path / "unfinished.jsonl"
+    head, first, *others = journal.read_text().splitlines(keepends=True)
+    journal.write_text(head + first.replace("rounds", "rinds") + "".join(others))
+    before = journal.read_bytes()
+    with pytest.raises(InvalidRequest, match=r"unfinished.jsonl' is damaged in line 2\. Remove that line"):
+        run_evaluation(evaluation(sources, Growing("one", 1)), tmp_path, lambda progress: None)
+    assert journal.read_bytes() == before
+    journal.write_text(head + "".join(others))
+    method = Growing("one", 1)
+    run_evaluation(evaluation(sources, method), tmp_path, lambda progress: None)
+    assert method.answers == 9  # of 12, the second trial's three are known
 
 
 def test_a_run_that_died_in_the_second_hand_goes_on_with_it(sources, tmp_path):

@@ -154,6 +154,40 @@ def test_the_newest_are_kept_and_the_one_that_is_served(versions, served, publis
     assert len(list(versions.folder.glob("*.safetensors"))) == KEPT_VERSIONS
 
 
+def test_what_was_served_before_is_kept_however_many_networks_were_rolled_back_to_it(versions, served, publish):
+    for number in range(KEPT_VERSIONS + 2):
+        publish(b"worse %d" % number, job=str(number))
+        assert versions.roll_back().number == 1
+        assert served.read_bytes() == b"shipped"
+    assert len(versions.all()) <= KEPT_VERSIONS + 1
+
+
+def test_roll_back_does_not_choose_what_was_rolled_back_itself(versions, served, publish):
+    publish(b"better")
+    publish(b"worse")
+    versions.roll_back()
+    publish(b"best")  # the fourth, and its parent is the second
+    versions.roll_back(2)
+    versions.roll_back(1)
+    versions.roll_back(4)  # whose parent is rolled back, and so is the third
+    assert versions.roll_back().number == 1
+    served.write_bytes(b"best")
+    (versions.folder / "net-0001.json").unlink()
+    with pytest.raises(NotFound, match=r"but for those that were rolled back\. Choose one of them by its number"):
+        versions.roll_back()
+    assert versions.roll_back(3).number == 3
+
+
+def test_a_version_that_is_published_again_is_whole_and_no_longer_rolled_back(versions, served, publish):
+    publish(b"better")
+    versions.roll_back()
+    versions.file(2).write_bytes(b"rotten")
+    version = publish(b"better")
+    assert (version.number, version.is_rolled_back) == (2, False)
+    assert version == versions.current()
+    assert served.read_bytes() == versions.file(2).read_bytes() == b"better"
+
+
 def test_two_checkpoints_in_one_folder_have_versions_of_their_own(versions, served, publish):
     publish(b"better")
     other = Versions(served.with_name("net-2.safetensors"))

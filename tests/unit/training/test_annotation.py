@@ -215,3 +215,24 @@ def test_a_state_is_restored_to_itself(make_batch):
     for before, after in zip(state, restored.state(), strict=True):
         assert torch.equal(before.pop("mask"), after.pop("mask"))
         assert before == after
+
+
+def test_all_patches_of_a_restored_batch_are_asked_for_before_the_first_is_waited_for(make_batch, make_patches):
+    state = as_read_from_disk(make_batch([0, 1, 2]).state())
+    batch = make_batch([0, 1, 2])
+    calls: list[tuple[str, int, int]] = []
+
+    class Watched:
+        def __init__(self, patches):
+            self.patches = patches
+
+        def expect(self, slots, number):
+            calls.extend(("expect", slot, number) for slot in slots)
+
+        def draw(self, slot, number):
+            calls.append(("draw", slot, number))
+            return self.patches.draw(slot, number)
+
+    batch.patches = Watched(make_patches())
+    batch.restore(state)
+    assert calls == [(what, slot, 0) for what in ("expect", "draw") for slot in (0, 1, 2)]

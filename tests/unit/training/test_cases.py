@@ -191,3 +191,8 @@ def test_what_a_model_has_seen_is_told_in_short(group, case_folder, load):
         {"name": "box", "cases": 1, "structures": 1},
         {"name": "other", "cases": 1, "structures": 1},
     ]
+
+
+def test_arrays_that_another_machine_put_on_its_own_disk_are_told(case_folder, tiny_spec, tmp_path):
+    with pytest.raises(TrainingError, match=r"no prepared cases in '.*cache', .* a disk that all machines share"):
+        load_group(case_folder, tiny_spec, 0, tmp_path / "cache", prepares=False)

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -33,6 +34,19 @@ def test_a_killed_worker_is_told(make_patches):
             process.join()
         with pytest.raises(TrainingError, match="was killed, perhaps for lack of memory"):
             workers.draw(0, 5)
+
+
+def test_ctrl_c_leaves_workers_at_work_and_a_damaged_case_is_told_as_it_is(make_patches, group):
+    """Ctrl+C reaches all processes of a terminal, and is for the first of them to answer."""
+    with PatchWorkers(make_patches(), 1) as workers:
+        workers.draw(0, 0)
+        for process in multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+        workers.draw(0, 5)
+        group.training[0].source.image.write_bytes(b"no array")
+        with pytest.raises(TrainingError, match=r"Cannot read '.*image.npy'.* prepare the cases again"):
+            workers.draw(0, 9)
 
 
 def test_workers_end_with_a_parent_that_is_killed():

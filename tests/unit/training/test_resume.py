@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from deepgrow3d_app.model.checkpoint import Checkpoint, lineage
 from deepgrow3d_app.training import run as run_training_module
 from deepgrow3d_app.training import run_folder
 from deepgrow3d_app.training.plan import Budget, read_plan
+from deepgrow3d_app.training.validation import Validation
 
 
 def test_a_resumed_run_learns_what_an_unbroken_one_learns(run, make_run):
@@ -145,3 +147,73 @@ def test_a_state_of_another_version_is_refused(run, monkeypatch):
     monkeypatch.setattr(run_folder, "STATE_VERSION", run_folder.STATE_VERSION + 1)
     with pytest.raises(TrainingError, match="another version"):
         run.resume(2)
+
+
+@pytest.fixture
+def make_validated_run(make_run, plan, many_cases):
+    """``make_validated_run("name")``: one with two cases for validation, at every other step."""
+    recipe = dataclasses.replace(plan.recipe, validation_clicks=1, validation_structures=2)
+    return lambda name: make_run(name, dataclasses.replace(plan, recipe=recipe), many_cases, held_out=2)
+
+
+def validations(run):
+    return [(line["step"], line["validation"], line["dice"]) for line in run.log]
+
+
+def test_a_run_that_was_stopped_in_a_validation_makes_up_for_it(make_validated_run):
+    whole, run = make_validated_run("whole"), make_validated_run("run")
+    whole.train(6, validates_first=True)
+    asked = {"in a validation": 0}
+
+    def is_stopped():
+        """At the second click of the validation after two steps."""
+        frame = sys._getframe(1).f_code.co_name
+        asked["in a validation"] += frame == "dice_of"
+        return asked["in a validation"] > 5
+
+    run.is_stopped = is_stopped
+    run.train(6, validates_first=True)
+    assert run.state["step"] == 2
+    assert [step for step, *_ in validations(run)] == [0]
+    run.is_stopped = lambda: False
+    run.resume(6, validates_first=True)
+    assert validations(run) == validations(whole)
+    assert [line["step"] for line in run.log] == [0, 2, 4, 6]
+    assert run.state["best"] == whole.state["best"]
+
+
+def test_a_run_that_was_killed_in_its_first_validation_makes_it_again(make_validated_run, monkeypatch):
+    run = make_validated_run("run")
+
+    def kill(*arguments):
+        raise run.Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Validation, "score", kill)
+        with pytest.raises(run.Killed):
+            run.train(1, validates_first=True)
+    assert run.state["step"] == 0
+    run.resume(1, validates_first=True)
+    assert run.steps_of_log == [0, 1]
+    run.resume(1, validates_first=True)
+    assert run.steps_of_log == [0, 1]
+
+
+def test_a_run_that_was_killed_while_it_began_is_no_run_and_can_be_begun_again(run, make_run, plan, monkeypatch):
+    """Its network is there, or is not yet: to go on with it could be to start from random weights."""
+    run.train(2)
+    second = make_run("second", plan)
+
+    def kill(path, content):
+        raise second.Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "replace_file", kill)
+        with pytest.raises(second.Killed):
+            second.train(1, start_from=run.folder.model_file)
+    assert not second.folder.has_begun
+    with pytest.raises(InvalidRequest, match="no run in"):
+        second.train(1, start_from=run.folder.model_file, resumes=True)
+    second.train(1, start_from=run.folder.model_file)
+    assert second.folder.has_begun
+    assert len(lineage(Checkpoint.load(second.folder.model_file).origin)) == 2

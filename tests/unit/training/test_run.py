@@ -19,6 +19,7 @@ from deepgrow3d_app.training import run_folder
 from deepgrow3d_app.training.log import TrainingLog
 from deepgrow3d_app.training.plan import Budget, read_plan
 from deepgrow3d_app.training.run_folder import RunFolder
+from deepgrow3d_app.training.trainer import Trainer
 
 
 def test_a_run_leaves_its_plan_a_network_a_log_and_curves(run, plan):
@@ -80,6 +81,16 @@ def test_a_run_starts_from_another_networks_weights_and_says_so(run, make_run, p
     assert lineage(then.origin)[:-1] == [first.origin]
     for name, weight in first.weights.items():
         torch.testing.assert_close(then.weights[name], weight)
+
+
+def test_a_run_does_not_start_from_what_an_earlier_try_was_to_start_from(run, make_run, plan, many_cases):
+    run.train(1)
+    second = make_run("second", plan, many_cases.parent / "nowhere")
+    with pytest.raises(NotFound, match="nowhere"):
+        second.train(1, start_from=run.folder.model_file)
+    second.cases = many_cases
+    second.train(1)
+    assert len(lineage(Checkpoint.load(second.folder.model_file).origin)) == 1
 
 
 def test_where_cases_are_refused_the_corrected_command_trains(run, make_run, plan, many_cases):
@@ -216,7 +227,7 @@ def test_a_validation_that_is_stopped_is_none(make_run, plan, many_cases):
     asked = itertools.count()
     run.is_stopped = lambda: next(asked) >= 3  # before a step, and then inside of the validation
     run.train(5)
-    assert all(line["validation"] is None for line in run.log)
+    assert run.log == []  # whoever goes on validates then, and writes the line
     assert not run.folder.best_file.exists()
 
 
@@ -225,3 +236,23 @@ def test_what_it_starts_from_is_validated_where_that_is_asked_for(make_run, plan
     run = make_run("run", dataclasses.replace(plan, recipe=recipe), many_cases, held_out=2)
     run.train(1, validates_first=True)
     assert [(line["step"], set(line["validation"])) for line in run.log] == [(0, {"1"}), (1, {"1"})]
+
+
+def test_a_run_without_time_for_a_step_leaves_a_log_of_json(run):
+    """JSON has no NaN, which is what the mean of no loss is."""
+    run.train(1000, minutes=1e-9)
+    assert math.isnan(run.reported[-1].loss)
+    (line,) = run.folder.log_file.read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail)["loss"] is None
+    run.resume(1000, minutes=1e-9)
+    assert run.steps_of_log == [0]
+
+
+def test_a_gpu_without_enough_memory_is_told(run, monkeypatch):
+    def fill(trainer, done):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Trainer, "train_step", fill)
+    with pytest.raises(TrainingError, match=r"a batch of 2 patches, at step 0\. .*smaller batches"):
+        run.train(2)
+    assert run.state["step"] == 0

@@ -10,7 +10,7 @@ from deepgrow3d_app.errors import CheckpointError, TrainingError
 from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.training import trainer as trainer_module
 from deepgrow3d_app.training.plan import TrainingPlan
-from deepgrow3d_app.training.ranks import Ranks
+from deepgrow3d_app.training.ranks import Ranks, ToldByTheFirst
 from deepgrow3d_app.training.trainer import MAX_SKIPPED_STEPS, RECENT_LOSSES, Recent, Trainer
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -198,6 +198,7 @@ def test_a_loss_that_stays_non_finite_stops_the_run(make_trainer):
         trainer.train_step()
     assert trainer.step == 0
     assert all(torch.isfinite(weight).all() for weight in trainer.average.weights.values())
+    assert isinstance(Ranks(1, 2, torch.device("cpu")).refusal("so in all processes"), ToldByTheFirst)
 
 
 def test_only_the_latest_figures_count():
