@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 
 from deepgrow3d_app import PRODUCT, __version__
-from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.model.engine_choice import EngineChoice
 from deepgrow3d_app.serving.batch.runs import BatchRuns
 from deepgrow3d_app.serving.click_log import ClickLog
@@ -61,8 +63,15 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None) -> None:
         conf = dict(conf or {})
+        self._at_end = contextlib.ExitStack()
         self.serving = ServingSettings.load(conf)
         self.dicomweb = DicomWebAddress.of(studies, monailabel_settings) if is_address(studies) else None
+        if self.dicomweb is not None and monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY:
+            raise InvalidRequest(
+                f"MONAI_LABEL_DATASTORE_READ_ONLY is for studies in a folder: labels would be stored on "
+                f"{self.dicomweb.url} all the same. Leave it out, and give tokens of the role 'user' "
+                "(`deepgrow3d token add NAME --role user`), who may click and not save."
+            )
         default = Path(studies) / ".deepgrow3d" if self.dicomweb is None else self.dicomweb.folder()
         self.kept = self.serving.cache_folder or default
         is_read_only = self.is_read_only = (
@@ -160,8 +169,11 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         """None of MONAI Label's kind: ``/batch/infer`` is answered by ``serving.batch``."""
 
     def _load_sessions(self, load: bool = False) -> Sessions:
+        folder = self.serving.session_folder or self.kept / "sessions"
+        if self.is_read_only and self.serving.session_folder is None:
+            folder = Path(self._at_end.enter_context(tempfile.TemporaryDirectory(prefix="deepgrow3d-sessions-")))
         return Sessions(
-            self.serving.session_folder or self.kept / "sessions",
+            folder,
             self.volumes,
             self.log,
             expiry_s=self.serving.session_expiry_s,
@@ -218,6 +230,10 @@ class DeepGrow3DApp(MONAILabelApp):  # type: ignore[misc]
         self._leftovers.remove_abandoned()
         if self.decoded is not None:
             self.decoded.remove_orphans()
+
+    def close(self) -> None:
+        """The server ends: what it must not leave behind is removed."""
+        self._at_end.close()
 
     def on_init_complete(self) -> None:
         """Nothing is left to do: expired sessions are removed by the server, scores are not computed."""

@@ -81,8 +81,8 @@ class StudiesDatastore(StudiesLabels):
 
     def remove_image(self, image_id: str) -> None:
         """Remove the image ``image_id`` and its labels."""
-        path = self.image_file(image_id)
         with self.editing() as index:
+            path = self.image_file(image_id)  # of now: another server may have replaced it by one of another format
             labels = entry_of(index, image_id).labels.items()
             files = [self.labels_folder / tag / (image_id + label.ext) for tag, label in labels]
             del index.objects[image_id]

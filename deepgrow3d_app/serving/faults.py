@@ -137,7 +137,12 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 def _is_page(request: Request) -> bool:
     """Whether a person follows a link, and not a program."""
-    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    return request.method == "GET" and reads_pages(request)
+
+
+def reads_pages(request: Request) -> bool:
+    """Whether the answer is shown to a person."""
+    return "text/html" in request.headers.get("accept", "")
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:

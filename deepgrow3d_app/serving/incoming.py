@@ -37,12 +37,14 @@ class Incoming:
     @contextlib.contextmanager
     def new_folder(self) -> Iterator[Path]:
         """An empty folder, for this server's eyes only, that is gone after the block."""
+        self._make_again()
         with tempfile.TemporaryDirectory(prefix="deepgrow3d-", dir=self._folder) as folder:
             yield Path(folder)
 
     @contextlib.contextmanager
     def new_file(self, extension: str) -> Iterator[Path]:
         """An empty file, for this server's eyes only: whoever asked removes it, an error in the block does too."""
+        self._make_again()
         descriptor, name = tempfile.mkstemp(extension, "deepgrow3d-", self._folder)
         os.close(descriptor)
         try:
@@ -53,9 +55,13 @@ class Incoming:
 
     def remove_abandoned(self) -> None:
         """Remove what nobody works on any more."""
-        if self._folder is not None:
+        if self._folder is not None and self._folder.is_dir():
             for path in self._folder.iterdir():
                 remove_if_abandoned(path)
+
+    def _make_again(self) -> None:
+        if self._folder is not None:
+            make_again(self._folder)
 
 
 class Leftovers:
@@ -78,6 +84,15 @@ class Leftovers:
         for path in self._found:
             remove_if_abandoned(path)
         self._found = {path for path in self._found if os.path.lexists(path)}
+
+
+def make_again(folder: Path) -> None:
+    """Make ``folder``, and the one around it, where somebody cleared them away while the server runs.
+
+    Nothing further up is made: where the studies' disk is gone, nothing may take its place.
+    """
+    for missing in (folder.parent, folder):
+        missing.mkdir(exist_ok=True)
 
 
 def is_abandoned(path: Path) -> bool:

@@ -27,6 +27,7 @@ class InferRequest:
         label: the structure's name, "" where the viewer does not say (OHIF does not). It may stand in
             ``label_info`` too, where MONAI Label looks for the name of a DICOM SEG.
         client: who asks, as the viewer calls itself, "" where unknown; only tells remembered masks apart.
+        image_etag: of the image's file as it was downloaded, where the viewer says; ``None`` for whatever it is now.
         annotator: who asks, by the name that was signed in with, "" where nobody signs in; no parameter says that.
         result_extension: the mask's format; ``None`` for that of the image.
         compress: whether the voxels of a NRRD are compressed.
@@ -35,6 +36,7 @@ class InferRequest:
     clicks: tuple[Click, ...]
     label: str = ""
     client: str = ""
+    image_etag: str | None = None
     annotator: str = ""
     result_extension: str | None = None
     compress: bool = True
@@ -51,6 +53,7 @@ class InferRequest:
             clicks=_clicks(params, "foreground", is_positive=True) + _clicks(params, "background", is_positive=False),
             label=_text(params, "label") or _first_name(params),
             client=_text(params, "client_id"),
+            image_etag=_text(params, "image_etag") or None,
             result_extension=_extension(params),
             compress=_compress(params),
         )

@@ -73,6 +73,14 @@ def check_names(info: Mapping[str, Any]) -> None:
         taken[value] = name
 
 
+def with_values(info: Mapping[str, Any]) -> dict[str, Any]:
+    """``info``, checked, with the value that each name has: readers do not all know that of an entry without one."""
+    given = info.get(LABEL_INFO)
+    if not given:
+        return dict(info)
+    return {**info, LABEL_INFO: [{**entry, "idx": entry.get("idx", place)} for place, entry in enumerate(given, 1)]}
+
+
 def check_values(mask: Mask, info: Mapping[str, Any]) -> None:
     """Refuse values that nothing names, where anything is named: nobody could tell later what they mean.
 

@@ -40,6 +40,9 @@ def labelled_cases(images: StudiesDatastore) -> list[CaseSource]:
                 logger.info("Not trained on: the label of '%s' is flagged", image)
                 continue
             names = {segment.name: segment.value for segment in segments_of(about)}
+            if len(names) < len(segments_of(about)):  # else all but one of them would be learnt as background
+                logger.warning("Not trained on: '%s'. Two of its values have one name: give each its own", image)
+                continue
             patient = str(images.get_image_info(image).get("PatientID") or image)
             cases.append(CaseSource(image, patient, images.image_download(image), label, names))
         except (DeepGrow3DError, MONAILabelException, OSError) as error:

@@ -124,6 +124,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(served.batches.close)
     if api.state.dicomweb_proxy is not None:
         await api.state.dicomweb_proxy.close()
+    await anyio.to_thread.run_sync(served.close)
 
 
 async def _clean_up(served: DeepGrow3DApp) -> None:

@@ -25,7 +25,7 @@ from deepgrow3d_app.errors import Busy, InvalidRequest, NotFound
 from deepgrow3d_app.serving.archive import unzip
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.identifiers import checked_session_id
-from deepgrow3d_app.serving.incoming import is_abandoned
+from deepgrow3d_app.serving.incoming import is_abandoned, make_again
 from deepgrow3d_app.serving.studies_index import IMAGE_EXTENSIONS
 from deepgrow3d_app.serving.uploads import Upload
 from deepgrow3d_app.volume.atomic_file import replace_file
@@ -122,6 +122,7 @@ class Sessions:
         """
         session_id = str(uuid.uuid4())
         folder = self._folder / session_id
+        make_again(self._folder)
         self._make_room()
         try:
             folder.mkdir()

@@ -11,13 +11,17 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel
 
+from deepgrow3d_app.errors import Superseded
 from deepgrow3d_app.serving.dicomweb.final_label import DICOM_SEG
+from deepgrow3d_app.serving.file_version import content_digest
+from deepgrow3d_app.serving.identifiers import shown
 from deepgrow3d_app.serving.label_grid import read_label
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, LabelHistory, LabelVersion
-from deepgrow3d_app.serving.label_names import check_names
+from deepgrow3d_app.serving.label_names import check_names, with_values
 from deepgrow3d_app.serving.studies_index import StudiesIndex, entry_of, no_image, no_label
 from deepgrow3d_app.volume.cache import VolumeCache
 from deepgrow3d_app.volume.files import encode_mask
+from deepgrow3d_app.volume.volume import Mask, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +58,33 @@ class StudiesFiles(StudiesIndex):
         Raises:
             NotFound: there is no such image. A path is no id, whether there is a file or not.
         """
+        self.look_again()
         path = self.get_image_uri(image_id)
         if not path or not os.path.isfile(path):
             raise no_image(image_id)
         return Path(path)
+
+    def image_etag(self, image_id: str) -> str:
+        """Another text whenever the image ``image_id`` is another one, on each server the same; printable ASCII.
+
+        Raises:
+            NotFound: there is no such image.
+        """
+        return content_digest(self.image_file(image_id))
+
+    def check_etag(self, image_id: str, etag: object) -> None:
+        """Refuse what belongs to an image that was replaced.
+
+        Args:
+            image_id: of the image.
+            etag: what :meth:`image_etag` told when the image was opened; ``None`` where that is not known.
+
+        Raises:
+            NotFound: there is no such image.
+            Superseded: it is another one now.
+        """
+        if etag is not None and etag != self.image_etag(image_id):
+            raise Superseded(f"The image {shown(image_id)} was replaced since it was opened. Open it again.")
 
     def label_file(self, image_id: str, tag: str) -> Path:
         """The file of the label ``tag`` of the image ``image_id``.
@@ -65,6 +92,7 @@ class StudiesFiles(StudiesIndex):
         Raises:
             NotFound: there is no such label.
         """
+        self.look_again()
         path = self.get_label_uri(image_id, tag)
         if not path or not os.path.isfile(path):
             raise no_label(image_id, tag)
@@ -78,8 +106,13 @@ class StudiesFiles(StudiesIndex):
             UnreadableVolume, UnsupportedVolume: not a label map.
             LabelMismatch: another program made it on another grid.
         """
+        mask, volume = self.label_map(image_id, tag)
+        return encode_mask(mask, volume.affine, LABEL_EXTENSION)
+
+    def label_map(self, image_id: str, tag: str) -> tuple[Mask, Volume]:
+        """The label ``tag`` of the image ``image_id``, on the grid of the image, and that; raises the same."""
         volume = self._volumes.get(self.image_file(image_id))
-        return encode_mask(read_label(self.label_file(image_id, tag), volume), volume.affine, LABEL_EXTENSION)
+        return read_label(self.label_file(image_id, tag), volume), volume
 
     def get_label_tags_of(self, image_id: str) -> list[str]:
         """The tags of the labels of the image ``image_id``."""
@@ -94,8 +127,8 @@ class StudiesFiles(StudiesIndex):
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove the label ``label_tag`` of the image ``label_id``."""
-        path = self.label_file(label_id, label_tag)
         with self.editing() as index:
+            path = self.label_file(label_id, label_tag)  # of now: another server may have saved one of another format
             entry_of(index, label_id).labels.pop(label_tag, None)
             self._at_the_end(lambda: path.unlink(missing_ok=True))
 
@@ -123,7 +156,7 @@ class StudiesFiles(StudiesIndex):
             if label is None:
                 raise no_label(label_id, label_tag)
             may_change(label.info)
-            label.info.update({name: value for name, value in info.items() if name not in OURS})
+            label.info.update({name: value for name, value in with_values(info).items() if name not in OURS})
             if isinstance(number := label.info.get(VERSION), int):
                 self.history.note(label_id, label_tag, number, label.info)
 

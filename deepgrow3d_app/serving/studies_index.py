@@ -176,6 +176,13 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
             names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
         return {name: name for name in names if extension_of(name) in known and _is_text(name)}
 
+    def _add_non_existing_labels(self, tag: str) -> int:
+        """Labels that lie in the folder of ``tag``; it is no tag where the index could not hold it, or it is hidden."""
+        if tag.startswith(".") or not _is_text(tag):
+            return 0
+        count: int = super()._add_non_existing_labels(tag)
+        return count
+
     def _reconcile_datastore(self) -> None:
         with self._locked():
             self._init_from_datastore_file()
@@ -200,6 +207,11 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
         else:
             self._on_any_event(event)
 
+    def look_again(self) -> None:
+        """Know what other servers on the folder changed since, where no watcher told it, or not yet."""
+        if file_version(Path(self._datastore_config_path)) not in ((), self._version):  # mostly, nobody waits
+            self._init_from_datastore_file()
+
     def _read_again(self) -> None:
         try:
             self._init_from_datastore_file()
@@ -218,6 +230,7 @@ class StudiesIndex(LocalDatastore):  # type: ignore[misc]
                 if throw_exception:
                     raise
                 logger.exception("The index of the studies is damaged")
+                self._version = version  # what is in memory counts: it is not tried, and told, again
                 return
             index.base_path = self._datastore_path
             self._datastore = index
@@ -261,10 +274,10 @@ def no_label(image_id: str, tag: str) -> NotFound:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file's name is text: one in bytes of another encoding could not stand in the index."""
+    """Whether a name is text: one in bytes of another encoding could not stand in the index."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        logger.warning("The file %r is left out: its name is no UTF-8. Rename it.", name)
+        logger.warning("%r is left out of the studies: its name is no UTF-8. Rename it.", name)
         return False
     return True

@@ -13,13 +13,13 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
-from deepgrow3d_app.errors import Busy, InvalidInput, Superseded
+from deepgrow3d_app.errors import Busy, InvalidInput, InvalidRequest, Superseded
 from deepgrow3d_app.serving.click_log import ClickLog
 from deepgrow3d_app.serving.file_version import FileVersion, file_version
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.label_grid import read_label
 from deepgrow3d_app.serving.label_history import LABEL_EXTENSION, SAVED_BY, LabelVersion
-from deepgrow3d_app.serving.label_names import check_names, check_values, segments_of
+from deepgrow3d_app.serving.label_names import check_names, check_values, segments_of, with_values
 from deepgrow3d_app.serving.saved_clicks import answered_clicks, sent_clicks
 from deepgrow3d_app.serving.studies_files import OURS, VERSION, StudiesFiles
 from deepgrow3d_app.serving.studies_index import entry_of
@@ -30,6 +30,9 @@ from deepgrow3d_app.volume.volume import Mask
 
 BASED_ON = "based_on"
 """In what a client sends: the version that it started from."""
+
+IMAGE_ETAG = "image_etag"
+"""In what a client sends: the ETag of the image's file, as it was downloaded."""
 
 CLICK_SETS = "click_sets"
 """In what a client sends: by structure, the clicks that made its mask."""
@@ -97,26 +100,29 @@ class StudiesLabels(StudiesFiles):
         ``label_info`` may say which version the annotator started from (``based_on``), and which clicks made each mask
         (``click_sets``, see :func:`~deepgrow3d_app.serving.saved_clicks.sent_clicks`): the client knows what was
         taken back. Without them, or where they are malformed, the history has what was last answered to ``client_id``.
+        It may also say which image it was drawn on (``image_etag``).
 
         Raises:
             NotFound: there is no such image.
             InvalidRequest: a tag outside the grammar, or a ``label_info`` that does not name values.
             UnreadableVolume, UnsupportedVolume: not a label map.
             LabelMismatch: not on the grid of the image, or with values that ``label_info`` does not name.
-            Superseded: somebody saved another version since.
+            Superseded: somebody saved another version since, or replaced the image.
             Busy: the image was replaced while the label was decoded.
         """
         tag = checked_name(str(getattr(label_tag, "value", label_tag)), "a label's tag")
         check_names(label_info)
+        _check_based_on(label_info)
         image_file = self.image_file(image_id)
         version = file_version(image_file)
+        self.check_etag(image_id, label_info.get(IMAGE_ETAG))
         volume = self._volumes.get(image_file)
         mask = read_label(Path(label_filename), volume)
         check_values(mask, label_info)
         content = encode_mask(mask, volume.affine, LABEL_EXTENSION)
         record = self._record(str(image_file), version, label_info, volume.shape)
-        not_kept = OURS | {BASED_ON, CLICK_SETS}
-        label_info = {name: value for name, value in label_info.items() if name not in not_kept}
+        not_kept = OURS | {BASED_ON, IMAGE_ETAG, CLICK_SETS}
+        label_info = {name: value for name, value in with_values(label_info).items() if name not in not_kept}
         with self._one_save_at_a_time(image_id):
             self.look_elsewhere(image_id, tag)
             self._refuse_outdated(image_id, tag, record)
@@ -198,7 +204,8 @@ class StudiesLabels(StudiesFiles):
         newest = self.version_of(image_id, tag)
         if record.info[BASED_ON] != newest:
             versions = {version.number: version for version in self.history.versions(image_id, tag)}
-            by = shown(versions[newest].by) if newest in versions else "somebody else"
+            known = versions[newest].by if newest in versions else ""
+            by = shown(known) if known else "somebody else"
             raise Superseded(
                 f"The label {shown(tag)} of {shown(image_id)} is at version {newest}, saved by {by}, yours is based "
                 f"on {record.info[BASED_ON]!r}. Look at that version (GET /datastore/label), then save with based_on "
@@ -211,6 +218,15 @@ class StudiesLabels(StudiesFiles):
     def _publish(self, image_id: str, tag: str, mask: Mask, label_info: dict[str, Any]) -> Publication:
         """Store a label elsewhere before it is stored here: nowhere, in a folder."""
         return Publication()
+
+
+def _check_based_on(label_info: Mapping[str, Any]) -> None:
+    version = label_info.get(BASED_ON, 0)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise InvalidRequest(
+            f"{BASED_ON} is {shown(repr(version))}. Send the number of the version that the label was drawn on, 0 for "
+            "none; or leave it out."
+        )
 
 
 def _as_nifti(file: Path) -> bytes:

@@ -36,6 +36,8 @@ STUDIES = (
     "twice",
     "away",
     "left",
+    "outdated",
+    "replaced",
     "displaced",
     *FOREIGN,
 )

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.pages import TryIt, notes, versions
-from tests.integration.conftest import Phantom, Server, nifti
+from tests.integration.conftest import Phantom, Server, nifti, voxels_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -123,6 +123,78 @@ def test_what_is_not_saved_is_told_in_the_next_study_too_and_nobody_is_sent_away
     expect(fault).to_be_visible()
     tried.page.get_by_role("button", name="Dismiss").click()
     expect(notes(tried.page)).to_have_count(0)
+
+
+def test_on_an_image_that_was_replaced_nothing_is_painted_and_nothing_saved(
+    tried: TryIt, server: Server, phantom: Phantom
+) -> None:
+    tried.go_to("replaced")
+    tried.click_voxel(INSIDE)
+    drawn = tried.painted()
+    other = nifti(voxels_of(phantom.file.read_bytes())[::-1], phantom.affine)
+    files = {"file": ("other.nii.gz", other)}
+    assert server.request("PUT", "/datastore/image", params={"image": "replaced"}, files=files).ok
+    told = "The image 'replaced' was replaced since it was opened. Open it again."
+    assert tried.click_voxel(BESIDE) == told
+    np.testing.assert_array_equal(tried.painted(), drawn)
+    assert tried.press("Save") == "Not saved."
+    expect(notes(tried.page)).to_contain_text(f"What was drawn on replaced is not saved. {told}")
+    assert versions(server, "replaced") == []
+    tried.page.reload()
+    tried.wait()
+    tried.click_voxel(INSIDE)
+    assert tried.press("Save") == "Saved: spleen."
+
+
+def test_a_series_opens_although_its_label_cannot_be_read(tried: TryIt) -> None:
+    """A DICOMweb server's segmentation is read for the names in it."""
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=400, json={"detail": "Its segments overlap."})
+
+    tried.page.route("**/datastore/label/info?*", refuse)
+    tried.go_to("int16")
+    expect(notes(tried.page)).to_contain_text("nothing can be saved over it here. Its segments overlap.")
+    assert tried.click_voxel(INSIDE).startswith("spleen: 1 click, ")
+    expect(tried.save_button()).to_be_disabled()
+
+
+def test_a_drawing_that_was_taken_back_is_left_without_a_question(tried: TryIt) -> None:
+    questions: list[str] = []
+    tried.page.on("dialog", lambda dialog: questions.append(dialog.message))
+    tried.go_to("seven")
+    tried.click_voxel(INSIDE)
+    tried.press("Undo")
+    expect(tried.save_button()).to_be_disabled()
+    tried.open("ten")
+    assert questions == []
+
+
+def test_the_next_save_does_not_wait_for_the_list_of_studies(tried: TryIt) -> None:
+    tried.go_to("one")
+    tried.click_voxel(INSIDE)
+    tried.held("**/datastore/?output=all")  # for good
+    assert tried.press("Save") == "Saved: spleen."
+    tried.click_voxel(BESIDE)
+    assert tried.press("Save") == "Saved: spleen."
+
+
+def test_a_save_that_comes_too_late_is_told_although_another_study_is_shown(
+    tried: TryIt, server: Server, phantom: Phantom
+) -> None:
+    tried.go_to("outdated")
+    tried.click_voxel(INSIDE)
+    save_elsewhere(server, "outdated", phantom.tissue, phantom, "liver")
+    held = tried.held("**/datastore/label?image=**")
+    tried.save_button().click()
+    held.wait_for(tried.page, 1)
+    tried.page.get_by_label("Study").select_option("ten")
+    tried.wait()
+    held.release()
+    told = "What was drawn on outdated is not saved. Somebody saved version 1 of its label since you opened it."
+    expect(notes(tried.page)).to_contain_text(told)
+    expect(tried.page.get_by_role("button", name="Save over it")).to_have_count(0)
+    assert len(versions(server, "outdated")) == 1
 
 
 def test_series_of_one_name_are_told_apart(tried: TryIt) -> None:

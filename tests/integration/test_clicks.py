@@ -30,6 +30,7 @@ from deepgrow3d_app.evaluation.results import MethodRecord
 from deepgrow3d_app.serving.compatibility import prepare_imports
 from deepgrow3d_app.volume.files import read_volume
 from deepgrow3d_app.volume.volume import Mask, Volume
+from tests.integration.conftest import nifti, voxels_of
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Launcher, Phantom, Reference, Server
@@ -424,6 +425,34 @@ def test_where_voxels_lie_is_told_as_clicks_are_understood(server: Server) -> No
     np.testing.assert_allclose(stored.affine, told["affine"])
     assert server.request("DELETE", "/datastore/image?id=forms").ok
     assert server.request("GET", "/datastore/image/geometry?image=forms").status_code == 404
+
+
+def test_whoever_opened_an_image_that_was_replaced_since_is_told(
+    server: Server, phantom: Phantom, new_study: str
+) -> None:
+    def etag() -> str:
+        tagged = server.request("GET", "/datastore/image", params={"image": new_study}).headers["etag"]
+        return tagged.removeprefix('"').removesuffix('"')
+
+    def click(etag: str) -> requests.Response:
+        params = {"foreground": [phantom.centre], "background": [], "image_etag": etag}
+        return server.infer(params, image=new_study, output="json")
+
+    def save(etag: str) -> requests.Response:
+        files = {"label": ("l.nii.gz", phantom.label_file), "params": (None, json.dumps({"image_etag": etag}))}
+        return server.request("PUT", "/datastore/label", params={"image": new_study}, files=files)
+
+    opened = etag()
+    assert click(opened).ok
+    other = nifti(voxels_of(phantom.file.read_bytes())[::-1], phantom.affine)
+    files = {"file": ("other.nii.gz", other)}
+    assert server.request("PUT", "/datastore/image", params={"image": new_study}, files=files).ok
+    for refused in (click(opened), save(opened)):
+        assert refused.status_code == 409
+        assert refused.json()["detail"] == f"The image '{new_study}' was replaced since it was opened. Open it again."
+    assert server.request("HEAD", f"/datastore/label?image={new_study}&tag=final").status_code == 404
+    assert click(etag()).ok
+    assert save(etag()).ok
 
 
 def test_both_launchers_serve_the_same_thing(launcher: Launcher, server: Server, reference: Reference) -> None:

@@ -127,22 +127,41 @@ export async function geometry(study: string, signal?: AbortSignal): Promise<Geo
   return (await answered(await fetch(`datastore/image/geometry?image=${encodeURIComponent(study)}`, { signal }))).json();
 }
 
-/** The image's file, and its name, which tells the format. */
-export async function image(study: string, signal?: AbortSignal): Promise<{ name: string; content: ArrayBuffer }> {
+export interface ImageFile {
+  /** tells the format */
+  name: string;
+  /** another one whenever the image is; undefined where a proxy took it away */
+  etag: string | undefined;
+  content: ArrayBuffer;
+}
+
+export async function image(study: string, signal?: AbortSignal): Promise<ImageFile> {
   const file = await answered(await fetch(`datastore/image?image=${encodeURIComponent(study)}`, { signal }));
   const named = /filename\*?=(?:utf-8'')?"?([^";]+)/i.exec(file.headers.get('content-disposition') ?? '');
-  return { name: named ? decodeURIComponent(named[1]) : 'image.nii.gz', content: await file.arrayBuffer() };
+  const tagged = /^(?:W\/)?"(.+)"$/.exec(file.headers.get('etag') ?? ''); // a proxy that compresses makes it a weak one
+  return {
+    name: named ? decodeURIComponent(named[1]) : 'image.nii.gz',
+    etag: tagged?.[1],
+    content: await file.arrayBuffer(),
+  };
+}
+
+/** What an annotator asks for. */
+export interface MaskToDraw {
+  label: string;
+  clicks: ClickSets;
+  /** of the image that was clicked in; where it is another one now, the server refuses */
+  imageEtag: string | undefined;
 }
 
 export async function mask(
   study: string,
-  label: string,
+  { label, clicks, imageEtag }: MaskToDraw,
   client: string,
-  clicks: ClickSets,
   signal?: AbortSignal,
 ): Promise<BoxedMask> {
   const form = new FormData();
-  form.append('params', JSON.stringify({ label, client_id: client, ...clicks }));
+  form.append('params', JSON.stringify({ label, client_id: client, image_etag: imageEtag, ...clicks }));
   const url = `infer/deepgrow3d?image=${encodeURIComponent(study)}&output=compact`;
   const started = performance.now();
   const answer = await (await answered(await fetch(url, { method: 'POST', body: form, signal }))).json();
@@ -160,16 +179,19 @@ export interface LabelToSave {
   clicks: Record<string, ClickSets>;
   /** the version that it started from; where another one is the newest, the server refuses */
   basedOn: number;
+  /** of the image that it was drawn on; where it is another one now, the server refuses */
+  imageEtag: string | undefined;
 }
 
 /** Returns the version, and what the annotator should know: that somebody else had saved a label of this study. */
 export async function save(
   study: string,
-  { values, names, clicks, basedOn }: LabelToSave,
+  { values, names, clicks, basedOn, imageEtag }: LabelToSave,
   client: string,
 ): Promise<{ version: number; notice: string }> {
   const form = new FormData();
-  const params = { label_info: names, click_sets: clicks, based_on: basedOn, model: 'deepgrow3d', client_id: client };
+  const started = { based_on: basedOn, image_etag: imageEtag };
+  const params = { label_info: names, click_sets: clicks, ...started, model: 'deepgrow3d', client_id: client };
   form.append('params', JSON.stringify(params));
   form.append('label', new Blob([values as BlobPart]), 'label.bin');
   const url = `datastore/label?image=${encodeURIComponent(study)}&tag=final`;
@@ -183,6 +205,7 @@ const finalLabel = (study: string) => `label=${encodeURIComponent(study)}&tag=fi
 export async function labelInfo(study: string, signal?: AbortSignal): Promise<LabelInfo | null> {
   const answer = await fetch(`datastore/label/info?${finalLabel(study)}`, { signal });
   if (answer.status === NOT_FOUND) return null;
+  await refuseUnreadable(answer); // a DICOMweb server's label is read for its names
   const info = await (await answered(answer)).json();
   return { names: info.label_info ?? [], version: info.version ?? 0, savedBy: info.saved_by ?? '' };
 }
@@ -208,12 +231,16 @@ export async function savedLabel(study: string, signal?: AbortSignal): Promise<S
 
 async function labelValues(study: string, signal?: AbortSignal): Promise<Uint8Array> {
   const answer = await fetch(`datastore/label?${finalLabel(study)}&output=uint8`, { signal });
-  // The server read it: it is no label map, or lies on another grid. Any other refusal may be over the next time.
-  if (answer.status === BAD_REQUEST) throw new UnreadableLabel((await answer.json()).detail);
+  await refuseUnreadable(answer);
   const bytes = await gunzip(new Uint8Array(await (await answered(answer)).arrayBuffer()));
   const header = new DataView(bytes.buffer, bytes.byteOffset);
   if (header.getInt16(NIFTI_DATATYPE, true) !== UINT8) throw new UnreadableLabel('The saved label does not hold bytes.');
   return bytes.subarray(header.getFloat32(NIFTI_VOXELS_AT, true));
+}
+
+/** The server read a label: it is no label map, or lies on another grid. Any other refusal may be over the next time. */
+async function refuseUnreadable(answer: Response): Promise<void> {
+  if (answer.status === BAD_REQUEST) throw new UnreadableLabel((await answer.json()).detail);
 }
 
 export function unpackBits(bytes: Uint8Array, count: number): Uint8Array {

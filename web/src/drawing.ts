@@ -9,7 +9,6 @@ export class Drawing {
   current: Structure | null;
   /** why the saved label cannot be shown: to save would replace it unseen */
   readonly unreadable: string;
-  /** the saved one that this is based on */
   private version = 0;
   private isStored = false; // there is a saved label
   private changes = 0;
@@ -19,6 +18,8 @@ export class Drawing {
     readonly study: Study,
     names: string[],
     private readonly shape: Index,
+    /** of the image that is drawn on */
+    readonly imageEtag: string | undefined,
     saved: SavedLabel | UnreadableLabel | null,
   ) {
     this.structures = names.map((name, place) => new Structure(name, place + 1));
@@ -27,14 +28,24 @@ export class Drawing {
     this.current = this.structures[0] ?? null;
   }
 
+  /** The saved version that this goes back to; 0 where there was none, or that of another program. */
+  get basedOn(): number {
+    return this.version;
+  }
+
+  /** Whether something would be lost with the drawing; not where all of it was taken back, and nothing is stored. */
   get hasUnsaved(): boolean {
-    return this.changes !== this.storedChanges || this.structures.some(one => one.isWaiting);
+    return this.isChanged || this.structures.some(one => one.isWaiting);
   }
 
   /** Whether there is anything to save that was not saved, and it may be. */
   get canSave(): boolean {
+    return this.isChanged && !this.unreadable;
+  }
+
+  private get isChanged(): boolean {
     const isNothing = !this.isStored && this.structures.every(one => one.isEmpty);
-    return this.changes !== this.storedChanges && !isNothing && !this.unreadable;
+    return this.changes !== this.storedChanges && !isNothing;
   }
 
   changed(): void {
@@ -64,7 +75,8 @@ export class Drawing {
       values: this.painted(),
       names: used.map(one => ({ name: one.name, idx: one.value })),
       clicks: Object.fromEntries(used.filter(one => one.mask).map(one => [one.name, clickSets(one.clicks)])),
-      basedOn: this.version,
+      basedOn: this.basedOn,
+      imageEtag: this.imageEtag,
     };
     const stored = (version: number) => {
       this.version = version;

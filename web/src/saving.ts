@@ -36,7 +36,7 @@ export class Saving {
       drop('sign-in');
       const names = label.names.map(one => one.name).join(', ') || 'nothing is labelled';
       if (this.isShown(drawing)) tell(`Saved: ${names}.${notice && ` ${notice}`}`);
-      await this.page.listStudies().catch(() => undefined); // saved it is in any case
+      void this.page.listStudies().catch(() => undefined); // saved it is in any case, and the next save need not wait
     } catch (error) {
       await this.tellWhyNot(drawing, error);
     } finally {
@@ -49,21 +49,25 @@ export class Saving {
   private async tellWhyNot(drawing: Drawing, error: unknown): Promise<void> {
     const lead = `What was drawn on ${drawing.study.name} is not saved`;
     const isOutdated = error instanceof Refused && error.status === CONFLICT;
-    if (isOutdated && (await this.offerChoice(drawing, lead).catch(() => false))) return;
+    if (isOutdated && (await this.tellOfTheirs(drawing, lead).catch(() => false))) return;
     if (this.isShown(drawing)) tell('Not saved.', 'fault');
     if (isSignedOut(error)) keep('save', [`${lead}. `, signIn(), ', then save again.']);
     else keep('save', [`${lead}. ${(error as Error).message}`]);
   }
 
-  /** Somebody saved another version since: theirs or this one. Returns whether there is still a choice. */
-  private async offerChoice(drawing: Drawing, lead: string): Promise<boolean> {
+  /** Somebody saved another version since: theirs or this one. Returns false where that is not why. */
+  private async tellOfTheirs(drawing: Drawing, lead: string): Promise<boolean> {
     const theirs = await labelInfo(drawing.study.id);
-    if (!this.isShown(drawing)) return false;
     const version = theirs?.version ?? 0;
+    if (version === drawing.basedOn) return false; // the image was replaced, and the server says so
     const by = theirs?.savedBy || 'Somebody';
     const reason = version
       ? `${by} saved version ${version} of its label since you opened it.`
       : `Somebody ${theirs ? 'stored' : 'removed'} its label since you opened it.`;
+    if (!this.isShown(drawing)) {
+      keep('save', [`${lead}. ${reason}`]); // it is gone: there is no choice any more
+      return true;
+    }
     tell('Not saved.', 'fault');
     const saveOver = () => {
       if (!this.isShown(drawing) || this.isRunning) return;

@@ -20,7 +20,7 @@ const CONTRASTS: Record<string, [number, number] | null> = {
 };
 const GRAPHICS_STOPPED = 'The graphics card stopped. Save, then reload the page.';
 
-let drawing = new Drawing(NO_STUDY, [], [0, 0, 0], null);
+let drawing = new Drawing(NO_STUDY, [], [0, 0, 0], undefined, null);
 let loading: AbortController | null = null; // ends what is asked for of the study that is loaded now
 const viewing = new Turns(); // the viewer opens one image at a time
 
@@ -68,9 +68,10 @@ async function clicked(click: Click): Promise<void> {
   paint(); // its dot is there at once
   tell(`${structure.name} ...`, 'busy');
   try {
-    const mask = await structure.answer(asked, (clicks, signal) =>
-      api.mask(on.study.id, structure.name, tab, clickSets(clicks), signal),
-    );
+    const mask = await structure.answer(asked, (clicks, signal) => {
+      const wanted = { label: structure.name, clicks: clickSets(clicks), imageEtag: on.imageEtag };
+      return api.mask(on.study.id, wanted, tab, signal);
+    });
     if (!mask || on !== drawing) return;
     on.changed();
     drop('sign-in');
@@ -120,7 +121,7 @@ function save(): void {
 /** Nothing is shown, and nothing can be clicked or saved. */
 function leave(): void {
   drawing.leave();
-  drawing = new Drawing(NO_STUDY, [], viewer.shape, null);
+  drawing = new Drawing(NO_STUDY, [], viewer.shape, undefined, null);
   drop('conflict', 'unreadable');
   paint();
 }
@@ -145,7 +146,7 @@ async function open(id: string): Promise<void> {
     if (!isWanted()) return;
     await viewing.add(async () => isWanted() && viewer.open(image.content, image.name, geometry));
     if (!isWanted()) return;
-    drawing = new Drawing(study, names, viewer.shape, saved);
+    drawing = new Drawing(study, names, viewer.shape, image.etag, saved);
     loading = null;
     suggestContrast();
     paint();

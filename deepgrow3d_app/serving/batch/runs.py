@@ -239,7 +239,7 @@ class BatchRuns:
             if not order.overwrite and order.label_tag in images.get_label_tags_of(image):
                 return ImageOutcome(status="skipped", error=f"it has a label '{order.label_tag}'")
             if order.seeds_from:
-                clicks = {n: [c] for n, c in structure_seeds(images, image, order.seeds_from).items()}
+                clicks = structure_seeds(images, image, order.seeds_from)
             else:
                 clicks = {name: prompt.clicks for name, prompt in order.prompts[image].items()}
             drawn = self._draw(image, order.label_tag, clicks, version)

@@ -210,6 +210,11 @@ class DicomWebImages(StudiesDatastore):
             replace_file(file, io.BytesIO(content))
         return file
 
+    def image_etag(self, image_id: str) -> str:
+        """A series is told by its UID, and by how many instances it has: what is fetched again is the same."""
+        series = self._listed(image_id)
+        return f"{series.series_uid}-{series.n_instances}"
+
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of the series ``image_id``; ``path`` is that of the file that viewers are given."""
         info: dict[str, Any] = super().get_image_info(image_id)

@@ -17,6 +17,7 @@ Service = Literal["qido", "wado", "stow"]
 ASKED = ("accept", "accept-encoding", "content-type", "range", "if-none-match")
 ANSWERED = ("content-type", "content-length", "content-encoding", "content-range", "etag", "warning", "location")
 """Headers that are passed on; credentials, cookies and what concerns one connection stay here."""
+BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 class DicomWebProxy:
@@ -63,9 +64,21 @@ class DicomWebProxy:
             content=body,
         )
         try:
-            return await self._client.send(request, stream=True)
+            return await self._sent(request)
         except httpx.HTTPError as error:
             raise ServerFault(self._address.url, f"it does not answer ({type(error).__name__})") from error
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        """Sent twice where it can do no harm: a server may close an idle connection while it is used again.
+
+        Orthanc does so after a second: of the slices that OHIF asks for after a pause, one would be missing.
+        """
+        try:
+            return await self._client.send(request, stream=True)
+        except BROKEN_OFF:
+            if request.method != "GET":
+                raise
+            return await self._client.send(request, stream=True)
 
     async def close(self) -> None:
         """Close its connections."""

@@ -167,7 +167,11 @@
     } catch (error) {
       if (error.status !== CONFLICT) throw error;
       drawn.isRefused = true;
-      throw new Error(`${error.message} What is drawn is still here: press Save label again to replace that version.`);
+      const { version, saved_by: by } = await newest(drawn.series);
+      const reason = version
+        ? `${by || 'Somebody'} saved version ${version} of this label since the drawing was begun.`
+        : 'Somebody removed this label since the drawing was begun.';
+      throw new Error(`${reason} What is drawn is still here: press Save label again to save over that.`);
     }
   }
 

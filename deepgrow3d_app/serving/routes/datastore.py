@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mimetypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from deepgrow3d_app.errors import InvalidRequest, NotFound
 from deepgrow3d_app.serving.access import ADMIN, ANNOTATOR, REVIEWER, USER, FileWorkers, Served, SignedIn, require
 from deepgrow3d_app.serving.app import DeepGrow3DApp
 from deepgrow3d_app.serving.data_set import FINAL, write_data_set
+from deepgrow3d_app.serving.file_version import content_digest
 from deepgrow3d_app.serving.identifiers import checked_name, shown
 from deepgrow3d_app.serving.json_text import parse_object
 from deepgrow3d_app.serving.label_grid import RAW_EXTENSION
@@ -109,15 +109,16 @@ def check_image(served: Served, image: str, check_sum: str | None = None) -> dic
         algorithm = algorithm or "SHA256"
         if algorithm not in DIGESTS:
             raise InvalidRequest(f"The checksum's method is {shown(algorithm)}. Choose one of {', '.join(DIGESTS)}.")
-        if digest != _hexdigest(path, algorithm):
+        if digest != content_digest(path, algorithm):
             raise NotFound(f"The image {shown(image)} has another checksum.")
     return {}
 
 
 @router.get("/image", dependencies=USER)
 def image_file(served: Served, image: str) -> FileResponse:
-    """An image's file."""
-    return _download(served.images().image_download(image))
+    """An image's file; its `ETag` is another one whenever the image is."""
+    etag = served.images().image_etag(image)  # before the file: if that is replaced now, the older one is refused later
+    return _download(served.images().image_download(image), {"etag": f'"{etag}"'})
 
 
 @router.get("/image/info", dependencies=USER)
@@ -154,8 +155,9 @@ async def save_label(
 
     `params`: `{"label_info": [{"name": "liver", "idx": 1}], "client_id": "..."}`. With `"based_on": VERSION` the label
     is refused (409) where somebody saved another version meanwhile; without it, `notice` tells of that. With
-    `"click_sets": {"liver": {"foreground": [[i, j, k]], "background": []}}` the history has these clicks; without them,
-    or where they are malformed, those that were last answered to `client_id`.
+    `"image_etag"`, the `ETag` of `GET /datastore/image` without its quotes, it is refused where the image was replaced.
+    With `"click_sets": {"liver": {"foreground": [[i, j, k]], "background": []}}` the history has these clicks; without
+    them, or where they are malformed, those that were last answered to `client_id`.
     """
     info = parse_object(params or "{}", "params")
     info.pop(SAVED_BY, None)
@@ -287,14 +289,6 @@ class _SentOnce(FileResponse):
             Path(self.path).unlink(missing_ok=True)
 
 
-def _download(path: Path) -> FileResponse:
+def _download(path: Path, headers: Mapping[str, str] | None = None) -> FileResponse:
     media_type = mimetypes.guess_type(path, strict=False)[0] or "application/octet-stream"
-    return FileResponse(path, media_type=media_type, filename=path.name)
-
-
-def _hexdigest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return FileResponse(path, media_type=media_type, filename=path.name, headers=headers)

@@ -67,7 +67,8 @@ async def infer(
     """The mask of the structure that was clicked.
 
     Clicks are voxels (i, j, k) of the stored image, all of them at every call:
-    `params` = `{"label": "liver", "foreground": [[60, 50, 40]], "background": []}`.
+    `params` = `{"label": "liver", "foreground": [[60, 50, 40]], "background": []}`. With `"image_etag"`, the `ETag` of
+    `GET /datastore/image` without its quotes, clicks are refused (409) where the image was replaced since.
     """
     task = served.infer_task(model)
     request = dataclasses.replace(InferRequest.from_params(parse_object(params, "params")), annotator=caller.name)
@@ -120,6 +121,7 @@ def _answer(
         path = served.viewer_sessions().get(session_id, touch=True).image
     elif image:
         path = served.images().image_file(image)
+        served.images().check_etag(image, request.image_etag)
     else:
         raise InvalidRequest("There is no image. Name one with image=ID or session_id=ID, or send it as 'file'.")
     return _answer_on(served, task, request, path, session_id, uploads.get("label"), form)

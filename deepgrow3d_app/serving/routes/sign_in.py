@@ -10,8 +10,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from monailabel.config import settings
 
-from deepgrow3d_app.errors import NotFound, NotSignedIn
+from deepgrow3d_app.errors import NotAllowed, NotFound, NotSignedIn, ServerFault
 from deepgrow3d_app.serving.access import USER
+from deepgrow3d_app.serving.faults import reads_pages, status_and_reason
 from deepgrow3d_app.serving.security.bearer import COOKIE, token_of
 from deepgrow3d_app.serving.security.identity import Door
 
@@ -70,6 +71,11 @@ def log_in(request: Request, token: Annotated[str, Form()], next: Annotated[str,
         door.identify(token)
     except NotSignedIn:
         return _page(next, "That is no token of this server, or it was revoked.", 401)
+    except (NotAllowed, ServerFault) as error:
+        if not reads_pages(request):
+            raise
+        status, reason = status_and_reason(error)
+        return _page(next, html.escape(reason), status)
     answer = RedirectResponse(_checked_next(next), 303)
     is_secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, token, max_age=DAY_S, httponly=True, samesite="strict", secure=is_secure)

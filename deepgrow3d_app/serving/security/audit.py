@@ -67,7 +67,7 @@ class AuditLog:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        if folder is not None:  # not later: where the studies' disk is gone, nothing must be made in its place
+        if folder is not None:  # with parents now only: where the studies' disk is gone, nothing must take its place
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
 
@@ -85,6 +85,7 @@ class AuditLog:
         file = self._folder / f"audit-{now.date().isoformat()}.jsonl"
         try:
             with self._lock:
+                self._folder.mkdir(exist_ok=True)  # where somebody cleared it away; nothing around it
                 descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
                 try:
                     os.write(descriptor, line.encode("ascii"))

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def test_without_a_folder_of_its_own_it_is_the_temporary_one(tmp_path, monkeypat
     make_old(tmp_path / "of-another-program")
     incoming.remove_abandoned()
     assert [path.name for path in tmp_path.iterdir()] == ["of-another-program"]
+
+
+def test_a_folder_that_was_cleared_away_is_made_again_and_a_disk_that_is_gone_is_not(tmp_path, incoming, folder):
+    shutil.rmtree(folder.parent)
+    incoming.remove_abandoned()
+    with incoming.new_folder() as made:
+        assert made.parent == folder
+    shutil.rmtree(folder)
+    with incoming.new_file(".zip") as made:
+        assert made.parent == folder
+    gone = Incoming(tmp_path / "disk" / "kept" / "incoming")
+    shutil.rmtree(tmp_path / "disk")
+    with pytest.raises(FileNotFoundError), gone.new_folder():
+        pass
+    assert not (tmp_path / "disk").exists()
 
 
 def test_what_a_killed_server_left_in_the_folder_is_removed_by_age(incoming, folder):

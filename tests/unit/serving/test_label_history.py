@@ -106,7 +106,43 @@ def test_whoever_started_from_an_older_version_is_told_and_nothing_is_written(da
     assert values(datastore) == [1, 2]
     save(3, client_id="anna", based_on=2)
     assert values(datastore) == [1, 2, 3]
+    save(4)  # a script that does not say who it is
+    with pytest.raises(Superseded, match="at version 4, saved by somebody else, yours is based on 3"):
+        save(5, client_id="anna", based_on=3)
+    assert values(datastore) == [1, 2, 3, 4]
     assert "based_on" not in datastore.get_label_info("ct", "final")
+
+
+@pytest.mark.parametrize("version", ["1", True, 1.5, -1, None, [1], "1" * 1000])
+def test_what_is_no_version_is_told_so(datastore, save, version):
+    save(1)
+    with pytest.raises(InvalidRequest, match="Send the number of the version") as refused:
+        save(2, based_on=version)
+    assert len(str(refused.value)) < 300
+    assert values(datastore) == [1]
+
+
+def test_a_label_of_an_image_that_was_replaced_is_refused(datastore, save, tmp_path):
+    etag = datastore.image_etag("ct")
+    save(1, image_etag=etag)
+    os.utime(datastore.image_file("ct"))  # the same image, copied there again
+    save(2, image_etag=etag)
+    write_mask(np.ones(SHAPE, np.uint8), np.eye(4), tmp_path / "other.nii.gz")
+    datastore.add_image("ct", str(tmp_path / "other.nii.gz"), {})
+    with pytest.raises(Superseded, match="'ct' was replaced since it was opened"):
+        save(3, image_etag=etag)
+    assert values(datastore) == [1, 2]
+    save(3, image_etag=datastore.image_etag("ct"))
+    assert "image_etag" not in datastore.get_label_info("ct", "final")
+
+
+def test_names_have_values_in_what_is_known_of_a_label(datastore, save):
+    named = [{"name": "liver", "idx": 1}]
+    save(1, label_info=[{"name": "liver"}])
+    assert datastore.get_label_info("ct", "final")["label_info"] == named
+    assert datastore.history.versions("ct", "final")[0].info["label_info"] == named
+    datastore.update_label_info("ct", "final", {"label_info": [{"name": "spleen"}]})
+    assert datastore.get_label_info("ct", "final")["label_info"] == [{"name": "spleen", "idx": 1}]
 
 
 def test_values_without_a_name_are_refused_where_others_have_names(datastore, save):

@@ -1,8 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from deepgrow3d_app.errors import InvalidRequest, LabelMismatch
-from deepgrow3d_app.serving.label_names import check_names, check_values, info_of, segments_of
+from deepgrow3d_app.serving.label_names import check_names, check_values, info_of, segments_of, with_values
 from deepgrow3d_app.volume.dicom_seg.segment import Segment
 
 LIVER = {"name": "liver", "idx": 1}
@@ -45,6 +47,15 @@ def test_what_passes_is_read_as_it_was_meant(names, segments):
     check_names({"label_info": names})
     assert segments_of({"label_info": names}) == segments
     assert segments_of({"label_info": info_of(segments)}) == segments
+
+
+def test_an_entry_without_a_value_is_given_that_of_its_place():
+    sent = {"label_info": [{"name": "liver"}, {"name": "cyst", "idx": 7}], "model": "deepgrow3d"}
+    named = [{"name": "liver", "idx": 1}, {"name": "cyst", "idx": 7}]
+    assert with_values(sent) == {"label_info": named, "model": "deepgrow3d"}
+    nothing: list[dict[str, Any]] = [{}, {"label_info": None}, {"label_info": []}]
+    for info in nothing:
+        assert with_values(info) == info
 
 
 def test_what_is_there_already_is_read_as_well_as_it_can_be():

@@ -46,3 +46,11 @@ def test_what_a_reviewer_flagged_or_what_is_gone_is_left_out(datastore, caplog):
     datastore.label_file("c", "final").unlink()
     assert [case.name for case in labelled_cases(datastore)] == ["b"]
     assert "'c'" in caplog.text
+
+
+def test_a_label_with_two_values_of_one_name_is_left_out(datastore, tmp_path, caplog):
+    """A case has a value for each name: the other one would be learnt as background."""
+    info = {"label_info": [{"name": "cyst", "idx": 1}, {"name": "cyst", "idx": 2}]}
+    datastore.save_label("a", str(tmp_path / "label.nii.gz"), "final", info)
+    assert [case.name for case in labelled_cases(datastore)] == ["b", "c"]
+    assert "Not trained on: 'a'. Two of its values have one name" in caplog.text

@@ -41,6 +41,13 @@ def test_a_session_is_found_until_it_is_removed(make, tmp_path):
         sessions.get(session.session_id)
 
 
+def test_where_their_folder_is_cleared_away_new_sessions_are_kept(make, tmp_path):
+    sessions = make()
+    tmp_path.rmdir()
+    session = sessions.add([upload()])
+    assert sessions.get(session.session_id) == session
+
+
 def test_a_session_outlives_the_server(make):
     session = make().add([upload()])
     assert make().get(session.session_id) == session

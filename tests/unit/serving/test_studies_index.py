@@ -69,6 +69,20 @@ def test_a_file_whose_name_is_no_text_is_left_out(studies):
     assert opened(studies).list_images() == ["ct"]  # the index could be written and read
 
 
+def test_a_folder_whose_name_is_no_text_or_that_is_hidden_is_no_tag(studies, label):
+    labels = studies / "labels"
+    try:
+        (labels / os.fsdecode(b"caf\xe9")).mkdir(parents=True)
+    except OSError:
+        pytest.skip("this disk takes names in UTF-8 only")
+    for name in (os.fsdecode(b"caf\xe9"), ".trash", "review"):
+        (labels / name).mkdir(exist_ok=True)
+        shutil.copy(label, labels / name / "ct.nii.gz")
+    datastore = opened(studies)
+    datastore.refresh()
+    assert datastore.get_label_tags_of("ct") == ["review"]
+
+
 def test_read_only_studies_are_shown_and_not_changed(studies, label):
     opened(studies).save_label("ct", label, "final", {"label_info": NAMES})
     shutil.copy(studies / "ct.nii.gz", studies / "new.nii.gz")
@@ -95,6 +109,56 @@ def test_read_only_studies_are_shown_and_not_changed(studies, label):
 def test_what_another_server_saves_is_seen(studies, watching, label):
     opened(studies).save_label("ct", label, "final", {"label_info": NAMES})
     assert eventually(lambda: watching.get_label_info("ct", "final").get("label_info") == NAMES)
+
+
+def test_what_another_server_changed_is_seen_when_it_is_asked_for(studies, label):
+    """Also where nothing watches the folder, or not at once, as on a network's share."""
+    one, other = opened(studies), opened(studies)
+    one.save_label("ct", label, "final", {"label_info": NAMES})
+    assert other.label_file("ct", "final").is_file()
+    assert other.get_label_info("ct", "final")["label_info"] == NAMES
+    one.add_image("new", str(studies / "ct.nii.gz"), {})
+    assert other.image_file("new").is_file()
+
+
+def done_before(monkeypatch, datastore, change):
+    """Do ``change`` right before ``datastore`` begins to change its index: what it looked up earlier is of before."""
+    editing = datastore.editing
+
+    @contextlib.contextmanager
+    def after_the_change():
+        monkeypatch.undo()
+        change()
+        with editing() as index:
+            yield index
+
+    monkeypatch.setattr(datastore, "editing", after_the_change)
+
+
+def test_what_another_server_makes_of_a_label_or_an_image_meanwhile_is_removed(studies, label, monkeypatch, tmp_path):
+    final = studies / "labels" / "final"
+    final.mkdir(parents=True)
+    write_mask(np.ones(SHAPE, np.uint8), np.eye(4), final / "ct.nrrd")
+    one, other = opened(studies), opened(studies)
+    done_before(monkeypatch, other, lambda: one.save_label("ct", label, "final", {"label_info": NAMES}))
+    other.remove_label("ct", "final")
+    assert list(final.iterdir()) == []
+    assert other.get_label_tags_of("ct") == []
+
+    write_mask(np.ones(SHAPE, np.uint8), np.eye(4), tmp_path / "other.nrrd")
+    done_before(monkeypatch, other, lambda: one.add_image("ct", str(tmp_path / "other.nrrd"), {}))
+    other.remove_image("ct")
+    assert list(studies.glob("ct.*")) == []
+
+
+def test_an_index_that_somebody_damages_is_told_once_and_written_anew(studies, caplog):
+    datastore = opened(studies)
+    (studies / "datastore_v2.json").write_text('{"name": "new-')
+    for _ in range(3):
+        assert datastore.image_file("ct").is_file()
+    assert caplog.text.count("The index of the studies is damaged") == 1
+    datastore.update_image_info("ct", {"note": 1})
+    assert opened(studies).get_image_info("ct")["note"] == 1
 
 
 def test_an_image_that_gets_its_name_in_one_step_is_seen(studies, watching):

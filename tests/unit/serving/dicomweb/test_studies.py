@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -492,3 +493,16 @@ def test_an_archive_is_not_fetched_to_be_scored(archive, server, tmp_path):
     doubts.wait(30)
     assert doubts.scores(images) == {archive.uid: 0.0}
     assert fetched == [archive.uid]
+
+
+def test_a_series_that_is_fetched_again_is_the_same_image(archive, server, save):
+    one, other = server("one"), server("other")
+    etag = one.image_etag(archive.uid)
+    shutil.rmtree(one.image_file(archive.uid))  # to make room
+    assert save(one, 1, image_etag=etag).number == 1
+    assert other.image_etag(archive.uid) == etag
+    images = archive.images()
+    archive.images = lambda: [replace(images[0], n_instances=len(archive.files) + 1)]
+    other.refresh()
+    with pytest.raises(Superseded, match="was replaced since it was opened"):
+        other.check_etag(archive.uid, etag)

@@ -1,7 +1,9 @@
 """What a request passes before its route, on an application of a few routes."""
 
+import html
 import json
 import logging
+import shutil
 
 import pytest
 import requests
@@ -10,7 +12,7 @@ from monailabel.config import settings as monailabel_settings
 from pydantic import AnyHttpUrl
 from starlette.testclient import TestClient
 
-from deepgrow3d_app.errors import InvalidRequest
+from deepgrow3d_app.errors import InvalidRequest, NotAllowed, ServerFault
 from deepgrow3d_app.serving.access import ADMIN, USER, SignedIn
 from deepgrow3d_app.serving.faults import answer_faults
 from deepgrow3d_app.serving.routes import sign_in
@@ -18,6 +20,7 @@ from deepgrow3d_app.serving.security.around import secure
 from deepgrow3d_app.serving.security.audit import AuditLog, hash_of, tell_subject
 from deepgrow3d_app.serving.security.callers import FAILURES_PER_MINUTE, SIGN_IN, WHO_CALLS
 from deepgrow3d_app.serving.security.identity import Role
+from deepgrow3d_app.serving.security.keycloak import KeycloakDoor
 from deepgrow3d_app.serving.security.origins import is_loopback
 from deepgrow3d_app.serving.security.tokens import TokenFile
 from deepgrow3d_app.serving.security.upload_limit import OPEN_BYTES
@@ -231,6 +234,34 @@ def test_a_realm_that_is_away_is_no_fault_of_whoever_signs_in(tmp_path, monkeypa
         answer = browser.post("/login", data={"token": "a.b.c"})
         assert (answer.status_code, answer.json()) == (502, elsewhere.json())
     assert "https://realm.example/realms/hospital" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(NotAllowed("You have none of the roles <a>."), 403), (ServerFault("realm", "it is away"), 502)],
+)
+def test_a_person_whom_the_realm_does_not_let_in_sees_a_page(tmp_path, monkeypatch, fault, status):
+    def refuse(door, token):
+        raise fault
+
+    monkeypatch.setattr(monailabel_settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    monkeypatch.setattr(KeycloakDoor, "identify", refuse)
+    browser = client(tmp_path)
+    page = browser.post("/login", data={"token": "a.b.c", "next": "/image"}, headers={"accept": "text/html,*/*"})
+    assert page.status_code == status
+    assert f'<p role="alert">{html.escape(str(fault))}</p>' in page.text
+    assert 'value="/image"' in page.text
+    assert browser.post("/login", data={"token": "a.b.c"}).json() == {"detail": str(fault)}, "a program"
+
+
+def test_the_audit_log_goes_on_where_it_was_cleared_away(tmp_path):
+    log = AuditLog(tmp_path / "kept" / "audit")
+    shutil.rmtree(tmp_path / "kept" / "audit")
+    log.write({"route": "/image"})
+    assert len(list((tmp_path / "kept" / "audit").iterdir())) == 1
+    shutil.rmtree(tmp_path / "kept")
+    log.write({"route": "/image"})
+    assert not (tmp_path / "kept").exists(), "where the disk is gone, nothing takes its place"
 
 
 def test_nothing_is_taken_in_from_somebody_unknown(tmp_path, tokens):
