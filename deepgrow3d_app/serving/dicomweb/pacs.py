@@ -9,18 +9,26 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse
+from urllib3.connectionpool import ConnectionPool
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.util import Retry
 
 from deepgrow3d_app.errors import ServerFault
 from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
 from deepgrow3d_app.serving.dicomweb.content_time import made_at
 from deepgrow3d_app.serving.dicomweb.listed import ImageSeries, ListedSegmentations, StoredSegmentation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -215,12 +223,33 @@ class Pacs:
             raise ServerFault(self.address.url, f"what it sends is no DICOMweb ({error})") from error
 
 
+class _OnceMore(Retry):
+    """Asks again where a connection was broken off: servers close idle ones while they are used again.
+
+    Not where nothing came in time: that took long enough; nor what may have been stored.
+    """
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
 class _Patient(HTTPAdapter):
-    """Gives every request a time limit, which requests leaves out."""
+    """Gives every request a time limit, which requests leaves out, and what can be repeated a second try."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        super().__init__(pool_maxsize=16)
+        again = _OnceMore(total=None, connect=0, read=1, status=0, other=0, allowed_methods=("GET",))
+        super().__init__(pool_maxsize=16, max_retries=again)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         if kwargs.get("timeout") is None:

@@ -1,3 +1,6 @@
+import contextlib
+import socket
+import threading
 from typing import Any
 
 import pytest
@@ -148,6 +151,51 @@ def test_a_series_that_is_not_there_has_no_instances(monkeypatch):
 
     monkeypatch.setattr(pacs._client, "search_for_instances", missing)
     assert pacs.instances("1.2.3", "1.5") == set()
+
+
+@contextlib.contextmanager
+def archive_of(*answers):
+    """The address of a server that answers once on each connection, or closes it (None) or is silent ("")."""
+    asked: list[str] = []
+
+    def serve():
+        kept = []
+        for answer in answers:
+            connection, _ = listener.accept()
+            kept.append(connection)
+            asked.append(connection.recv(65536).split(b" ")[0].decode())
+            if answer is None:
+                connection.close()
+            elif answer:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+                connection.close()
+        for connection in kept:
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/dicom-web", asked
+        thread.join()
+
+
+def test_what_a_server_breaks_off_is_asked_for_once_more():
+    with archive_of(None, b"[]") as (url, asked):
+        assert Pacs(DicomWebAddress(url)).instances("1.2.3", "1.2.3.4") == set()
+    assert asked == ["GET", "GET"]
+
+
+@pytest.mark.parametrize(("answers", "timeout_s"), [((None, None), 5.0), (("",), 0.1)])
+def test_nothing_is_asked_for_a_third_time_nor_where_nothing_came_in_time(answers, timeout_s):
+    with archive_of(*answers) as (url, asked), pytest.raises(ServerFault, match=r"answers? "):
+        Pacs(DicomWebAddress(url, timeout_s=timeout_s)).instances("1.2.3", "1.2.3.4")
+    assert asked == ["GET"] * len(answers)
+
+
+def test_what_may_have_been_stored_is_not_sent_again():
+    with archive_of(None) as (url, asked), pytest.raises(requests.ConnectionError):
+        Pacs(DicomWebAddress(url))._session.post(url)
+    assert asked == ["POST"]
 
 
 def test_credentials_go_to_no_other_host(monkeypatch):
