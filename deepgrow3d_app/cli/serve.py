@@ -36,7 +36,10 @@ def serve(
     from deepgrow3d_app.serving.compatibility import check_settings
 
     check_settings()  # before MONAI Label is imported with them
-    from deepgrow3d_app.serving.launch import Access
+    from deepgrow3d_app.serving.preflight import Access, check_start
+
+    access = Access(tokens, tls_certificate, tls_key, insecure)
+    check_start(studies, host, port, access)  # before what takes seconds to import
     from deepgrow3d_app.serving.launch import serve as launch
 
-    launch(studies, host, port, checkpoint, access=Access(tokens, tls_certificate, tls_key, insecure))
+    launch(studies, host, port, checkpoint, access=access)

@@ -2,98 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import json
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
 from monailabel.config import settings
 
-import deepgrow3d_app
-from deepgrow3d_app.errors import Busy, DeepGrow3DError, InvalidRequest, NotFound
+from deepgrow3d_app.errors import DeepGrow3DError
 from deepgrow3d_app.model.allocator import share_heaps
 from deepgrow3d_app.serving.app import MODEL_NAME, DeepGrow3DApp
 from deepgrow3d_app.serving.dicomweb.address import is_address
 from deepgrow3d_app.serving.logs import set_up_logs
+from deepgrow3d_app.serving.preflight import APP_FOLDER, Access, check_start
 from deepgrow3d_app.serving.security.door import door_of
 from deepgrow3d_app.serving.server import build, served_app
 from deepgrow3d_app.serving.settings import ServingSettings
 
-APP_FOLDER = Path(deepgrow3d_app.__file__).parents[1] / "apps" / "deepgrow3d"
 SMALL_FILE_BYTES = 64 << 20
 DRAIN_S = 30
 """What clicks and saves that have begun may take to end, once the server is told to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may call, as the command line says it.
-
-    Attributes:
-        tokens: the file of tokens; ``None`` where the settings name one, or nobody signs in.
-        certificate, key: files for TLS, in PEM.
-        is_insecure: whether other machines may call although nobody signs in.
-    """
-
-    tokens: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    is_insecure: bool = False
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether what is sent is encrypted."""
-        return self.certificate is not None
-
-    @property
-    def lets_others_in(self) -> bool:
-        """Whether other machines may call although nobody signs in."""
-        return self.is_insecure or self.has_tls
-
-    def check(self) -> None:
-        """Raise ``InvalidRequest`` where files are missing, or hold no certificate and its key."""
-        if self.key is not None and self.certificate is None:
-            raise InvalidRequest("There is a key for TLS and no certificate. Give --tls-certificate FILE too.")
-        for file in (self.certificate, self.key):
-            if file is not None and not file.is_file():
-                raise InvalidRequest(f"There is no file '{file}'. TLS takes a certificate and its key, in PEM.")
-        if self.certificate is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
-            except ssl.SSLError as error:
-                files = " and ".join(f"'{file}'" for file in (self.certificate, self.key) if file is not None)
-                raise InvalidRequest(
-                    f"{files} cannot be used for TLS ({error.reason or error}). Give a certificate and its key, in PEM."
-                ) from error
-
-    def check_host(self, host: str, *, is_open: bool) -> None:
-        """Raise ``InvalidRequest`` where anybody could call from elsewhere.
-
-        Args:
-            host: what the server listens on.
-            is_open: whether nobody signs in, and that was not asked for.
-        """
-        if is_open and not self.has_tls and not _is_of_this_machine(host):
-            raise InvalidRequest(
-                f"At '{host}', other machines could read and change these studies: nobody signs in. Give --tokens FILE "
-                "(make one with `deepgrow3d token add NAME --file FILE`), or --tls-certificate and --tls-key, or "
-                "say --insecure. Or listen on 127.0.0.1."
-            )
-
-
-def _is_of_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(
@@ -119,16 +51,8 @@ def serve(
         Busy: something else listens at the address.
         DeepGrow3DError: the server cannot start; the message says why.
     """
-    if not is_address(studies) and not Path(studies).is_dir():
-        raise NotFound(f"There is no folder '{studies}'. Make it, and put images (.nii.gz, .nii, .nrrd) into it.")
-    if not (APP_FOLDER / "main.py").is_file():
-        raise NotFound(
-            f"The app folder '{APP_FOLDER}' is missing: it is part of the checkout, beside the package. Install with "
-            "`pip install --editable .`, or run `monailabel start_server --app FOLDER` with the folder's place."
-        )
     access = access or Access()
-    access.check()
-    _check_address(host, port)
+    check_start(studies, host, port, access)
     share_heaps()
     paths = {"checkpoint": checkpoint, "cache_folder": data, "tokens_file": access.tokens}
     _configure(studies if is_address(studies) else str(Path(studies).resolve()), port, paths, access.lets_others_in)
@@ -149,21 +73,6 @@ def serve(
     )
     server = _AnnouncingServer(config, _welcome(served, host, port, access))
     server.run()
-
-
-def _check_address(host: str, port: int) -> None:
-    """Find out before the model is loaded whether the server will be able to listen."""
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise Busy(
-                f"Port {port} of {host} is in use. Stop what listens there, or choose another --port."
-            ) from error
-        raise InvalidRequest(
-            f"The server cannot listen at {host}, port {port}: {error.strerror}. "
-            "Name an address of this machine with --host, and a port above 1023 with --port."
-        ) from error
 
 
 def _configure(studies: str, port: int, paths: Mapping[str, Path | None], is_insecure: bool) -> None:
