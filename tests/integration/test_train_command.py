@@ -285,10 +285,11 @@ def test_memory_does_not_grow_with_the_number_of_cases(launcher: Launcher) -> No
     assert peaks_mb[1] - peaks_mb[0] < 60
 
 
+@pytest.mark.timeout(900)  # each step looks 15 times through a large network: minutes, on a slow processor
 def test_the_seed_configuration_trains_the_classic_network(launcher: Launcher) -> None:
     command = [sys.executable, "-m", "deepgrow3d_app", "train", TRUNK, "--spec", "seed", "--steps", "2"]
     done = subprocess.run(
-        [*command, "--output", "run"], cwd=launcher.folder, capture_output=True, text=True, check=False, timeout=280
+        [*command, "--output", "run"], cwd=launcher.folder, capture_output=True, text=True, check=False, timeout=880
     )
     assert done.returncode == 0, done.stderr
     checkpoint = Checkpoint.load(launcher.folder / "run" / "model.safetensors")
