@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +18,7 @@ from deepgrow3d_app.cases.prepared_manifest import MANIFEST_FILE, PreparedEntry,
 from deepgrow3d_app.cases.source import CaseSource
 from deepgrow3d_app.cases.split import validation_patients
 from deepgrow3d_app.cases.structure_table import structure_table
+from deepgrow3d_app.cases.worker_process import begin_worker, ctrl_c_held_back
 from deepgrow3d_app.errors import Busy, InvalidInput, NotFound, UnreadableVolume
 from deepgrow3d_app.volume.atomic_folder import remove_partial_folders
 from deepgrow3d_app.volume.geometry import Spacing
@@ -204,9 +203,9 @@ def _run_all(preparations: Sequence[Preparation], workers: int) -> Iterator[Outc
 def _until_killed(preparations: Sequence[Preparation], workers: int) -> Iterator[Outcome]:
     """The outcomes as they come, of some where a worker is killed."""
     # Spawned, not forked: the caller may run threads, whose locks a forked child would find taken for ever.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker)
     try:
-        with _ctrl_c_held_back():
+        with ctrl_c_held_back():
             running = [pool.submit(preparation.run) for preparation in preparations]
         for finished in as_completed(running):
             with contextlib.suppress(BrokenProcessPool):
@@ -215,35 +214,6 @@ def _until_killed(preparations: Sequence[Preparation], workers: int) -> Iterator
         return
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Until the end of the block; processes that are started in it get it when they have begun, see below."""
-    if os.name != "posix":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    """Let this worker end with its parent: by Ctrl+C in a terminal, which reaches both, and where that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once; Python would print where it was, and take the next case
-    if os.name == "posix":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for cases for ever, and write what another run may be writing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _lost(source: CaseSource) -> Outcome:

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from deepgrow3d_app.cases.worker_process import end_with_parent
 from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
 from deepgrow3d_app.training.patches import Patch, PatchSource
 from deepgrow3d_app.training.ranks import Ranks
@@ -106,15 +106,7 @@ def _begin(source: PatchSource) -> None:
     # Ctrl+C reaches every process of the terminal. These end with the training, which answers it, and say nothing.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for orders for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _draw(slot: int, number: int) -> Drawn:
