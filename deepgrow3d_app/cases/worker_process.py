@@ -25,7 +25,8 @@ def ctrl_c_held_back() -> Iterator[None]:
 
 def begin_worker() -> None:
     """Let this process end with its parent: by Ctrl+C in a terminal, which reaches both, and where that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once; Python would print where it was, and take the next task
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job ignores it, with its workers
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once; Python would print where it was, and take the next task
     if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     end_with_parent()

@@ -38,6 +38,7 @@ STUDIES = (
     "left",
     "outdated",
     "replaced",
+    "undone",
     "displaced",
     *FOREIGN,
 )

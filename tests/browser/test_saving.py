@@ -162,7 +162,7 @@ def test_a_series_opens_although_its_label_cannot_be_read(tried: TryIt) -> None:
 def test_a_drawing_that_was_taken_back_is_left_without_a_question(tried: TryIt) -> None:
     questions: list[str] = []
     tried.page.on("dialog", lambda dialog: questions.append(dialog.message))
-    tried.go_to("seven")
+    tried.go_to("undone")
     tried.click_voxel(INSIDE)
     tried.press("Undo")
     expect(tried.save_button()).to_be_disabled()

@@ -391,12 +391,17 @@ class TestResuming:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     @pytest.mark.parametrize(
-        ("killed", "told"), [("os.kill, (os.getpid(), 9)", ""), ("os.killpg(0, 2) or (dict, ())", "stopped")]
+        ("on_ctrl_c", "killed", "told"),
+        [
+            ("default_int_handler", "os.kill, (os.getpid(), 9)", ""),
+            ("default_int_handler", "os.killpg(0, 2) or (dict, ())", "stopped"),
+            ("SIG_IGN", "os.killpg(0, 2) or (dict, (dict(self),))", "1 prepared"),  # as a shell's background jobs
+        ],
     )
-    def test_workers_end_with_the_run(self, pairs, output, killed, told):
+    def test_workers_end_with_the_run(self, pairs, output, on_ctrl_c, killed, told):
         """Its process is killed, or all get Ctrl+C while they begin. Its output is open while anyone is there."""
         program = f"""
-            import os, pathlib
+            import os, pathlib, signal
             from deepgrow3d_app.cases.folders import find_cases
             from deepgrow3d_app.cases.prepare import prepare_cases
             from deepgrow3d_app.cases.source import CaseSource
@@ -405,10 +410,11 @@ class TestResuming:
                 def __reduce__(self):
                     return {killed}
 
+            signal.signal(signal.SIGINT, signal.{on_ctrl_c})
             (source, *_) = find_cases(pathlib.Path({str(pairs)!r}))
             fatal = CaseSource(source.name, source.patient, source.image, source.labels, Kills(source.names))
             try:
-                prepare_cases([fatal], pathlib.Path({str(output)!r}), None, workers=2)
+                print(prepare_cases([fatal], pathlib.Path({str(output)!r}), None, workers=2).new, "prepared")
             except KeyboardInterrupt:
                 print("stopped")
         """
