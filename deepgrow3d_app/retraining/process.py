@@ -32,7 +32,7 @@ from deepgrow3d_app.retraining.judging import Court, Target, judge
 from deepgrow3d_app.training.cases import CaseGroup, load_group
 from deepgrow3d_app.training.log import Progress
 from deepgrow3d_app.training.patch_workers import usable_cores
-from deepgrow3d_app.training.ranks import joined
+from deepgrow3d_app.training.ranks import alone
 from deepgrow3d_app.training.run import RunRequest, run_training
 from deepgrow3d_app.training.validation import spread_targets
 
@@ -115,10 +115,8 @@ class Retraining:
             earlier=self._job.parent_file,
             workers=0,  # the other cores are for clicks, also beside a GPU
         )
-        with joined() as ranks:
-            run_training(
-                request, self._setup.order.plan(spec), self._job.run, ranks, self._report, logger.info, self._is_stopped
-            )
+        plan = self._setup.order.plan(spec)
+        run_training(request, plan, self._job.run, alone(), self._report, logger.info, self._is_stopped)
 
     def _report(self, progress: Progress) -> None:
         curve, dice, message = self._state.curve, self._state.dice, self._state.message

@@ -16,6 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
 from deepgrow3d_app.model.engine import best_device
 
+TOLD_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+STARTING = "Start several processes by torchrun, which sets all of this; for one alone, unset WORLD_SIZE."
+
 
 class ToldByTheFirst(TrainingError):
     """What all processes refuse at once, in all but the first: that one tells it."""
@@ -119,6 +122,12 @@ class Ranks:
             raise self.refusal(str(reasons[0])) from refusal
 
 
+def alone() -> Ranks:
+    """This process as the only one, whatever its surroundings say of others."""
+    torch.backends.cudnn.benchmark = True  # all steps are of one shape
+    return Ranks(0, 1, best_device())
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """This process as ``torchrun`` started it, or alone: NCCL between GPUs, gloo between CPUs.
@@ -126,14 +135,14 @@ def joined() -> Iterator[Ranks]:
     When one process dies, the others fail at their next step, and ``torchrun`` ends them all.
 
     Raises:
-        TrainingError: more processes on this machine than it has GPUs.
+        TrainingError: more processes on this machine than it has GPUs, or it is not said which of several this one is.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _count_of_processes()
+    if count == 1:
+        yield alone()
+        return
     device = best_device()
     torch.backends.cudnn.benchmark = True  # all steps are of one shape
-    if count == 1:
-        yield Ranks(0, 1, device)
-        return
     if device.type == "cuda":
         _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -144,6 +153,20 @@ def joined() -> Iterator[Ranks]:
     yield Ranks(torch.distributed.get_rank(), count, device)
     # Not after an error: NCCL would wait here for the others, who wait for this process, and torchrun for its end.
     torch.distributed.destroy_process_group()
+
+
+def _count_of_processes() -> int:
+    """How many train together, by what ``torchrun`` says. Other starters, and clusters, at times say half of it."""
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not (given.isdecimal() and int(given) > 0):
+        raise TrainingError(f"WORLD_SIZE is '{given}', which is no number of processes. {STARTING}")
+    missing = [name for name in TOLD_BY_TORCHRUN if not os.environ.get(name)]
+    if int(given) > 1 and missing:
+        raise TrainingError(
+            f"WORLD_SIZE says that {given} processes train together, but not which of them this is: "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. {STARTING}"
+        )
+    return int(given)
 
 
 def _check_gpus(processes: int, gpus: int) -> None:

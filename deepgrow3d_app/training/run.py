@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from deepgrow3d_app.training.patch_workers import PatchWorkers, workers_for
 from deepgrow3d_app.training.patches import Patches, PatchSource
 from deepgrow3d_app.training.plan import TrainingPlan
 from deepgrow3d_app.training.ranks import Ranks
-from deepgrow3d_app.training.run_folder import RunFolder
+from deepgrow3d_app.training.run_folder import VALIDATION_KEY, RunFolder
 from deepgrow3d_app.training.trainer import Trainer
 from deepgrow3d_app.training.validation import Validation
 
@@ -189,8 +190,10 @@ class _Run:
         self.started = time.monotonic()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`_save` saved."""
+        """Go on from what :meth:`_save` saved; a better network of steps after that is not lost with them."""
         self.best, self.validated, self.saved = state["best"], state["validated"], state["step"]
+        if self.ranks.is_first:
+            self.best = max(self.best, self.folder.best_validation())
         self.started -= state["elapsed_s"]
 
     @property
@@ -265,7 +268,7 @@ class _Run:
         self.validated = self.trainer.step
         if (mean := sum(scores.values()) / len(scores)) > self.best:
             self.best = mean
-            self._write_network(self.folder.best_file)
+            self._write_network(self.folder.best_file, {VALIDATION_KEY: repr(mean)})
         return scores
 
     def _report(self, log: TrainingLog, report: Report, validates: bool) -> None:
@@ -285,6 +288,6 @@ class _Run:
             log.write(progress)
         report(progress)
 
-    def _write_network(self, file: Path) -> None:
-        history = {"steps": str(self.trainer.step), "recipe": json.dumps(asdict(self.recipe))}
+    def _write_network(self, file: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        history = {**more, "steps": str(self.trainer.step), "recipe": json.dumps(asdict(self.recipe))}
         Checkpoint(self.trainer.plan.spec, self.trainer.average.weights, {**self.origin, **history}).save(file)

@@ -28,6 +28,8 @@ from deepgrow3d_app.training.plan import TrainingPlan, first_difference, read_pl
 from deepgrow3d_app.volume.atomic_file import replace_file
 
 STATE_VERSION = 2
+VALIDATION_KEY = "validation"
+"""Where the network with the best validation says in its origin how good that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,13 @@ class RunFolder:
         if state.get("version") != STATE_VERSION:
             raise TrainingError(f"'{self.state_file}' was written by another version. {remedy}")
         return state
+
+    def best_validation(self) -> float:
+        """How good the network with the best validation is, as it says itself; -1 where there is none."""
+        try:
+            return float(Checkpoint.load(self.best_file).origin.get(VALIDATION_KEY, "-1"))
+        except (CheckpointError, ValueError):
+            return -1.0
 
     def cut_log(self, step: int) -> None:
         """Drop the log's lines after ``step``: a resumed run writes them again. A torn line goes too."""

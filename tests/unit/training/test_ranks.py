@@ -6,7 +6,7 @@ import torch
 
 from deepgrow3d_app.errors import InvalidRequest, TrainingError
 from deepgrow3d_app.training import ranks as ranks_module
-from deepgrow3d_app.training.ranks import Ranks, ToldByTheFirst, joined
+from deepgrow3d_app.training.ranks import Ranks, ToldByTheFirst, alone, joined
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,14 @@ def test_a_disk_that_one_process_cannot_write_to_ends_all(second_of_two):
 def process_group(monkeypatch):
     """What becomes of the process group of two processes; nothing is connected."""
     calls: list[str] = []
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (
+        ("WORLD_SIZE", "2"),
+        ("RANK", "1"),
+        ("LOCAL_RANK", "1"),
+        ("MASTER_ADDR", "::1"),
+        ("MASTER_PORT", "1"),
+    ):
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     for name in ("init_process_group", "destroy_process_group"):
         monkeypatch.setattr(torch.distributed, name, lambda *_, name=name, **__: calls.append(name))
@@ -96,4 +103,29 @@ def test_more_processes_than_gpus_are_refused(process_group, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match=r"2 processes .* it has 1\. .*--nproc-per-node 1"), joined():
         pass
+    assert process_group == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("WORLD_SIZE", "two", "WORLD_SIZE is 'two', which is no number of processes"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE is '0', which is no number"),
+        (
+            "RANK",
+            "",
+            "2 processes train together, but not which of them this is: RANK is not set. Start .* by torchrun",
+        ),
+    ],
+)
+def test_half_of_what_torchrun_says_is_refused(process_group, monkeypatch, name, value, fault):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=fault), joined():
+        pass
+    assert process_group == []
+
+
+def test_a_server_trains_alone_whatever_its_surroundings_say(process_group):
+    ranks = alone()
+    assert (ranks.rank, ranks.count) == (0, 1)
     assert process_group == []

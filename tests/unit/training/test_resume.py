@@ -113,6 +113,25 @@ def test_the_best_validation_so_far_is_remembered(make_run, plan, many_cases):
     assert run.folder.best_file.read_bytes() == before
 
 
+def test_the_best_network_of_steps_that_a_kill_took_back_is_kept(make_run, plan, many_cases, monkeypatch):
+    """By the clock, the steps that follow are others: none of them need be as good again."""
+    recipe = dataclasses.replace(plan.recipe, validation_clicks=1, validation_structures=1, validate_every=4)
+    run = make_run("run", dataclasses.replace(plan, recipe=recipe), many_cases, held_out=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Validation, "score", lambda *_: {1: 0.75})
+        run.killed_at = 4  # once it is validated; saved at step 3
+        with pytest.raises(run.Killed):
+            run.train(8)
+    assert run.state["step"] == 3
+    assert run.state["best"] < 0.75
+    before = run.folder.best_file.read_bytes()
+    run.killed_at = -1
+    monkeypatch.setattr(Validation, "score", lambda *_: {1: 0.5})
+    run.resume(8)
+    assert run.folder.best_file.read_bytes() == before
+    assert run.state["best"] == 0.75
+
+
 def test_other_cases_are_refused_and_nothing_changes(run, many_cases):
     run.train(2)
     before = run.files
