@@ -112,7 +112,7 @@ bench: $(RUNTIME)  ## what a click, judging it, and a step of training cost, bes
 	$(BIN)/python benchmarks/evaluation_overhead.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python -m benchmarks.network_step
-	$(BIN)/python -m benchmarks.random_walk
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.random_walk
 	$(BIN)/python -m benchmarks.arithmetic
 	$(BIN)/python -m benchmarks.click_latency --json runs/click-latency.json
 

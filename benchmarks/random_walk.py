@@ -1,9 +1,10 @@
 """What the two walker maps of a click take: ours, and SciPy's conjugate gradients on the same equations.
 
-    python -m benchmarks.random_walk
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.random_walk
 
 Patches of the sample CT with random clicks, walks at half resolution as the network is given them. The two sides take
-turns; both have Jacobi's preconditioner and the same tolerance.
+turns; both have Jacobi's preconditioner and the same tolerance. Threads share SciPy's scalar products, which gains
+nothing, and then wait for the next one at full speed, on the cores that ours needs: hence the variable.
 """
 
 from __future__ import annotations
@@ -20,16 +21,13 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from deepgrow3d_app.click.guidance import at_half_resolution
-from deepgrow3d_app.click.random_walk import (
-    LEAST_CONDUCTANCE,
-    conductances_of,
-    foreground_probability,
-    walker_seeds,
-)
+from deepgrow3d_app.click.random_walk import LEAST_CONDUCTANCE, conductances_of, walker_seeds
+from deepgrow3d_app.click.resolution import at_half_resolution
+from deepgrow3d_app.click.walk_equations import foreground_probability
 from deepgrow3d_app.evaluation.baselines import random_walker as baseline
 from deepgrow3d_app.evaluation.baselines.neighbours import neighbour_pairs
 from deepgrow3d_app.evaluation.baselines.region import BACKGROUND, FOREGROUND, UNKNOWN
+from deepgrow3d_app.model.allocator import keep_freed_memory
 from deepgrow3d_app.model.intensity import IntensityWindow
 from deepgrow3d_app.training.plan import DEFAULT_PLAN
 from deepgrow3d_app.volume.files import read_volume
@@ -55,6 +53,7 @@ def patch_of_sample() -> Tensor:
 def main() -> None:
     """Print medians and their ratio."""
     console = Console()
+    keep_freed_memory()  # as the server does
     baseline.TOLERANCE = 1e-3
     image = patch_of_sample()
     sigmas = DEFAULT_PLAN.spec.walker_sigmas

@@ -14,18 +14,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from deepgrow3d_app.click.guidance import SWEEP_ROUNDS, Point
-from deepgrow3d_app.click.random_walk import (
-    SEED_RADIUS_VOXELS,
+from deepgrow3d_app.click.random_walk import SEED_RADIUS_VOXELS, conductances_of, log_odds_of
+from deepgrow3d_app.click.walk_equations import (
     Iterate,
     State,
-    conductances_of,
-    dot,
     foreground_probability,
-    log_odds_of,
     one_iteration,
+    one_iteration_anew,
 )
 from deepgrow3d_app.volume.geometry import Shape, Spacing
 
@@ -201,26 +198,6 @@ class _CompiledIteration:
             return one_iteration(couplings, state)
 
 
-def one_iteration_anew(couplings: Sequence[Tensor], state: State) -> State:
-    """As :func:`~deepgrow3d_app.click.random_walk.one_iteration`, in new arrays, for PyTorch's compiler.
-
-    It fuses what is new; at the other one, which changes its arguments, that of PyTorch 2.13 fails with a KeyError.
-    """
-    solution, residual, direction, energy = state
-    along = direction.flatten()
-    out = along.clone()
-    for coupling in couplings:
-        step = along.numel() - coupling.numel()
-        out[: coupling.numel()].sub_(coupling * along[step:])
-        out[step:].sub_(coupling * along[: coupling.numel()])
-    outflow = out.view_as(direction)
-    length = energy / dot(direction, outflow).clamp(min=1e-30)
-    solution = solution + length * direction
-    residual = residual - length * outflow
-    rest = dot(residual, residual)
-    return solution, residual, residual + rest / energy.clamp(min=1e-30) * direction, rest
-
-
 def _walker_seeds(shape: torch.Size, clicks: ClickTable) -> tuple[Tensor, Tensor]:
     """As :func:`~deepgrow3d_app.click.random_walk.walker_seeds`: bool and float32, (n, i, j, k)."""
     device = clicks.points.device
@@ -244,11 +221,6 @@ def squared_distances(points: Tensor, shape: Sequence[int]) -> Tensor:
     """From each of the ``points`` (..., 3) to every voxel: float32 (..., i, j, k), in voxels squared."""
     i, j, k = ((_numbers(extent, points) - points[..., axis, None]) ** 2 for axis, extent in enumerate(shape))
     return i[..., :, None, None] + j[..., None, :, None] + k[..., None, None, :]
-
-
-def at_full_resolution(maps: Tensor) -> Tensor:
-    """Maps (n, c, i, j, k) at twice the resolution."""
-    return functional.interpolate(maps, scale_factor=2, mode="trilinear")
 
 
 def _numbers(extent: int, like: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from deepgrow3d_app.click.resolution import at_full_resolution, at_half_resolution
 from deepgrow3d_app.volume.geometry import Shape, Spacing
 
 Point = tuple[float, float, float]
@@ -96,14 +96,7 @@ def barrier_maps(
             torch.minimum(cost[channel], tolerance, out=cost[channel])
             seeds[channel, i, j, k] = True
     tolerance = minimax_distance(cost, seeds)
-    return functional.interpolate(torch.exp(-tolerance)[None], scale_factor=2, mode="trilinear")[0]
-
-
-def at_half_resolution(image: Tensor) -> Tensor:
-    """``image`` (.., i, j, k) of even extents as overlapping means over 4 x 4 x 4 voxels, half as many an axis."""
-    channels = image.reshape(1, -1, *image.shape[-3:])
-    smooth = functional.avg_pool3d(channels, 4, stride=2, padding=1, count_include_pad=False)
-    return smooth.reshape(*image.shape[:-3], *smooth.shape[-3:])
+    return at_full_resolution(torch.exp(-tolerance)[None])[0]
 
 
 def _distance(voxel: tuple[int, int, int], grid: Tensor) -> Tensor:
@@ -130,10 +123,13 @@ def minimax_distance(cost: Tensor, seeds: Tensor, rounds: int = SWEEP_ROUNDS) ->
         Same shape as ``cost``; infinite where no seed can be reached.
     """
     distance = torch.where(seeds, cost, torch.inf)
+    # Planes that lie in one piece take a fifth of the time of those across the rows, and a copy takes next to none.
+    costs_along = [cost.movedim(axis, 0).contiguous().unbind() for axis in (1, 2, 3)]
     for _ in range(rounds):
-        for axis in (1, 2, 3):
-            planes = distance.unbind(axis)
-            costs = cost.unbind(axis)
+        for axis, costs in enumerate(costs_along, start=1):
+            stacked = distance.movedim(axis, 0).contiguous()
+            distance = stacked.movedim(0, axis)
+            planes = stacked.unbind()
             for order in (range(1, len(planes)), range(len(planes) - 2, -1, -1)):
                 step = -1 if order.step == 1 else 1
                 for position in order:

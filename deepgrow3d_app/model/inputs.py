@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deepgrow3d_app.click.batched_maps import ClickTable, at_full_resolution, barriers_of, guidance_of, walkers_of
-from deepgrow3d_app.click.guidance import Point, at_half_resolution, barrier_maps, guidance_maps
+from deepgrow3d_app.click.batched_maps import ClickTable, barriers_of, guidance_of, walkers_of
+from deepgrow3d_app.click.guidance import Point, barrier_maps, guidance_maps
 from deepgrow3d_app.click.random_walk import walker_maps
+from deepgrow3d_app.click.resolution import at_full_resolution, at_half_resolution
 from deepgrow3d_app.model.spec import ModelSpec
 
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepgrow3d_app.click import batched_maps
-from deepgrow3d_app.click.batched_maps import minimax_by_doubling, one_iteration_anew
+from deepgrow3d_app.click.batched_maps import minimax_by_doubling
 from deepgrow3d_app.click.guidance import minimax_distance
-from deepgrow3d_app.click.random_walk import conductances_of, foreground_probability, one_iteration
+from deepgrow3d_app.click.random_walk import conductances_of
+from deepgrow3d_app.click.walk_equations import foreground_probability, one_iteration, one_iteration_anew
 from deepgrow3d_app.model.inputs import batched_inputs, network_inputs
 from deepgrow3d_app.model.spec import CLASSIC_SPEC, ModelSpec
 
