@@ -14,7 +14,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.pages import TryIt
-from tests.integration.conftest import Launcher, Phantom, Server, launcher, nifti, phantom, reference
+from tests.integration.conftest import launcher, phantom, reference
+from tests.integration.launcher import Launcher, Server
+from tests.integration.phantom import Phantom, nifti
 
 __all__ = ["launcher", "phantom", "reference"]
 

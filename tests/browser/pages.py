@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 from playwright.sync_api import Locator, Page, Request, Route
 
-from tests.integration.conftest import Server
+from tests.integration.launcher import Server
+
+INSIDE = (13, 20, 10)
+BESIDE = (13, 24, 10)
 
 PAINTED = "() => Array.from(deepgrow3d.painted())"
 SHAPE = "() => deepgrow3d.viewer.shape"
@@ -192,3 +196,16 @@ def versions(server: Server, study: str) -> list[dict[str, Any]]:
     """All versions of a study's label."""
     listed: list[dict[str, Any]] = server.json(f"/datastore/label/versions?label={study}")
     return listed
+
+
+def infer_requests(page: Page) -> list[dict[str, Any]]:
+    """Filled with what clicks ask for, from now on."""
+    asked: list[dict[str, Any]] = []
+
+    def look_at(request: Request) -> None:
+        if "/infer/" in request.url:
+            body = request.post_data or ""
+            asked.append(json.loads(body[body.index("{") : body.rindex("}") + 1]))
+
+    page.on("request", look_at)
+    return asked

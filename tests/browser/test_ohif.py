@@ -18,7 +18,8 @@ from playwright.sync_api import Page, Response, Route, expect
 from scipy import ndimage
 
 from tests.browser.ohif import Ohif
-from tests.integration.conftest import Reference, Server
+from tests.integration.launcher import Server
+from tests.integration.phantom import Reference
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

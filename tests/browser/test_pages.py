@@ -16,7 +16,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 from scipy import ndimage
 
 from tests.browser.pages import TryIt
-from tests.integration.conftest import ROOT, Launcher, Phantom, Reference, Server, nifti, voxels_of
+from tests.integration.conftest import ROOT
+from tests.integration.launcher import Launcher, Server
+from tests.integration.phantom import Phantom, Reference, nifti, voxels_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

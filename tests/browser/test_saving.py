@@ -7,13 +7,12 @@ import numpy.typing as npt
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.pages import TryIt, notes, versions
-from tests.integration.conftest import Phantom, Server, nifti, voxels_of
+from tests.browser.pages import BESIDE, INSIDE, TryIt, notes, versions
+from tests.integration.launcher import Server
+from tests.integration.phantom import Phantom, nifti, voxels_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-INSIDE = (13, 20, 10)
-BESIDE = (13, 24, 10)
 VALUES = "**/datastore/label?*output=uint8"
 
 

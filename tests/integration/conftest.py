@@ -2,280 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gzip
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
+import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
+import pydicom
 import pytest
-import requests
+from pydicom.uid import RLELossless
+
+from deepgrow3d_app.cases.prepared_case import write_prepared_case
+from deepgrow3d_app.cases.prepared_manifest import PreparedEntry, PreparedManifest
+from deepgrow3d_app.serving.compatibility import prepare_imports
+from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
+from deepgrow3d_app.volume.files import read_volume
+from deepgrow3d_app.volume.volume import Volume
+from tests.integration.bad_input import CLICKS, Files
+from tests.integration.dicomweb import Series
+from tests.integration.launcher import Launcher, Server
+from tests.integration.phantom import Phantom, Reference, nifti
+from tests.integration.training import STRUCTURES, generated_case
 
 ROOT = Path(__file__).parents[2]
-START_S = 120
-STOP_S = 30
-ANSWER_S = 120
 
-LOGS = ("clicks", "audit")
-
-Voxel = Sequence[int]
-Files = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Server:
-    """A running server, and how tests talk to it.
-
-    Attributes:
-        url: where it listens, with the prefix of its paths.
-        folder: holds everything it may write to, and is its working folder.
-        studies: the folder it serves, in ``folder``.
-        log: what it prints, outside of ``folder``.
-        process: the process, leader of a process group of its own.
-        certificate: of a server that speaks TLS.
-    """
-
-    url: str
-    folder: Path
-    studies: Path
-    log: Path
-    process: subprocess.Popen[bytes]
-    certificate: Path | None = None
-
-    def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
-        """One HTTP request over a connection of its own."""
-        verify = True if self.certificate is None else str(self.certificate)
-        return requests.request(method, self.url + path, timeout=ANSWER_S, verify=verify, **kwargs)
-
-    def json(self, path: str) -> Any:
-        """The JSON at ``path``."""
-        response = self.request("GET", path)
-        assert response.ok, response.text
-        return response.json()
-
-    def infer(
-        self, params: object, files: Files | None = None, model: str = "deepgrow3d", **query: str
-    ) -> requests.Response:
-        """``POST /infer`` with ``params`` as JSON, or as they are where they are text."""
-        text = params if isinstance(params, str) else json.dumps(params)
-        return self.request("POST", f"/infer/{model}", params=query, files={"params": (None, text), **(files or {})})
-
-    def mask(
-        self, image: str, foreground: Sequence[Voxel], background: Sequence[Voxel] = (), **params: str
-    ) -> npt.NDArray[np.uint8]:
-        """The mask of all these clicks, (i, j, k)."""
-        clicks = {"foreground": foreground, "background": background, "result_extension": ".nii.gz"}
-        response = self.infer({**clicks, **params}, image=image, output="image")
-        assert response.ok, response.text
-        return voxels_of(response.content)
-
-    def save_label(
-        self, image: str, name: str, content: bytes, *, names: Mapping[int, str] | None = None, **query: str
-    ) -> requests.Response:
-        """``PUT /datastore/label``, in the form viewers use."""
-        default = {1: "liver"} | {value: f"part {value}" for value in range(2, 13)}
-        info = [{"name": text, "idx": value} for value, text in (names or default).items()]
-        params = json.dumps({"label_info": info, "model": "deepgrow3d"})
-        files = {"label": (name, content), "params": (None, params)}
-        return self.request("PUT", "/datastore/label", params={"image": image, **query}, files=files)
-
-    def files(self) -> set[Path]:
-        """All that lies in its folder, but for the logs of clicks and of requests, which are meant to stay."""
-        return {
-            path
-            for path in self.folder.rglob("*")
-            if not path.as_posix().partition("/.deepgrow3d/")[2].startswith(LOGS)
-        }
-
-    def stop(self) -> int:
-        """End it as an operator does, and return its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_S)
-
-    def kill(self) -> None:
-        """End it as a lack of memory does."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(STOP_S)
-
-    def wait_until_openvino_computes(self) -> None:
-        """Return when the network is converted: the masks of two engines are not the same to the last voxel."""
-        deadline = time.monotonic() + START_S
-        while "OpenVINO" not in self.json("/info/")["models"]["deepgrow3d"]["devices"][0]:
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.1)
-
-    def wait_until_it_answers(self) -> None:
-        """Return when it does; fails when the process ends before that."""
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(requests.ConnectionError):
-                if self.request("GET", "/health/live").ok:
-                    return
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                status = self.process.wait(0.1)
-                pytest.fail(f"The server ended with status {status}.\n{self.log.read_text()}")
-        pytest.fail(f"The server does not answer after {START_S} s.\n{self.log.read_text()}")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Launcher:
-    """Starts servers and other commands in ``folder``, in an environment where nothing but ``settings`` is set up."""
-
-    folder: Path
-    servers: list[Server] = field(default_factory=list)
-    settings: dict[str, str] = field(default_factory=dict)
-
-    def serve(self, studies: Path, *options: str, certificate: Path | None = None) -> Server:
-        """``deepgrow3d serve`` on ``studies``, once it answers."""
-        return self._start(studies, [*DEEPGROW3D, "serve", "--studies", str(studies), *options], certificate)
-
-    def start_command(self, studies: Path, *words: str) -> Server:
-        """``deepgrow3d`` with ``words``, a command that serves, once it answers."""
-        return self._start(studies, [*DEEPGROW3D, *words])
-
-    def start_server(self, studies: Path, app: str, *options: str) -> Server:
-        """``monailabel start_server`` on ``studies``, once it answers."""
-        command = ["monailabel", "start_server", "--app", app, "--studies", str(studies), *options]
-        return self._start(
-            studies, [*command, "--uvicorn_app", "deepgrow3d_app.serving.server:app", "--host", "127.0.0.1"]
-        )
-
-    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """``command``, to its end."""
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=START_S,
-        )
-
-    def deepgrow3d(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """``deepgrow3d`` with ``arguments``, to its end."""
-        return self.run([*DEEPGROW3D, *arguments])
-
-    def end_all(self) -> None:
-        """Leave no process behind."""
-        for server in self.servers:
-            if server.process.poll() is None:
-                server.kill()
-
-    def _start(self, studies: Path, command: Sequence[str], certificate: Path | None = None) -> Server:
-        port = free_port()
-        log = self.folder.with_name(f"{self.folder.name}-{len(self.servers)}.log")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "--port", str(port)],
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        scheme = "http" if certificate is None else "https"
-        prefix = self.settings.get("MONAI_LABEL_API_STR", "")
-        server = Server(f"{scheme}://127.0.0.1:{port}{prefix}", self.folder, studies, log, process, certificate)
-        self.servers.append(server)
-        server.wait_until_it_answers()
-        return server
-
-    def _environment(self) -> dict[str, str]:
-        """This one's, without what a user of another home folder would not have."""
-        for name in ("home", "tmp"):
-            (self.folder / name).mkdir(exist_ok=True)
-        foreign = ("MONAI", "DEEPGROW3D_", "XDG_", "PYTHON")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        return {
-            **kept,
-            **self.settings,
-            "HOME": str(self.folder / "home"),
-            "TMPDIR": str(self.folder / "tmp"),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
-            "PYTHONUNBUFFERED": "1",
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Phantom:
-    """A small generated CT: an ellipsoid of soft tissue in fat, on an oblique, anisotropic grid.
-
-    Attributes:
-        file: the image, .nii.gz.
-        tissue: bool (i, j, k), the ellipsoid.
-        affine: (4, 4), voxel index to mm in RAS+ world coordinates.
-        label: uint8 (i, j, k), values 0 to 4 without any symmetry.
-    """
-
-    file: Path
-    tissue: npt.NDArray[np.bool_]
-    affine: npt.NDArray[np.float64]
-    label: npt.NDArray[np.uint8]
-
-    @property
-    def centre(self) -> list[int]:
-        """A voxel inside the ellipsoid."""
-        return [round(float(indices.mean())) for indices in np.nonzero(self.tissue)]
-
-    @property
-    def label_file(self) -> bytes:
-        """``label`` on the grid of the image, .nii.gz."""
-        return nifti(self.label, self.affine)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reference:
-    """The labels that belong to the study ``ct-trunk``.
-
-    Attributes:
-        labels: (i, j, k), a value for each structure.
-        values: the value of each structure.
-        affine: (4, 4), voxel index to mm in RAS+ world coordinates.
-    """
-
-    labels: npt.NDArray[np.uint8]
-    values: Mapping[str, int]
-    affine: npt.NDArray[np.float64]
-
-    def structure(self, name: str) -> npt.NDArray[np.bool_]:
-        """One structure, (i, j, k)."""
-        return self.labels == self.values[name]
-
-
-DEEPGROW3D = (sys.executable, "-m", "deepgrow3d_app")
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
-def nifti(voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
-    """The bytes of a .nii.gz file: the same ones for the same voxels."""
-    return gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes(), 1, mtime=0)
-
-
-def voxels_of(content: bytes) -> npt.NDArray[Any]:
-    """The voxels of a .nii.gz file."""
-    return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
+SERIES = (
+    *("oblique", "axial", "reversed", "rle"),
+    *("saved thrice", "kept", "unseen", "stored by a viewer", "never labelled"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -377,3 +137,90 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     launcher = Launcher(folder, settings={"DEEPGROW3D_ENGINE": "torch"})
     yield launcher
     launcher.end_all()
+
+
+@pytest.fixture(scope="module")
+def files(server: Server) -> Files:
+    for image in server.json("/datastore/?output=all")["objects"]:
+        server.infer(CLICKS, image=image)  # what is decoded for the first time is kept on disk
+    files = Files((server.folder, ROOT / "apps"))
+    files.known = files.fingerprint()
+    return files
+
+
+@pytest.fixture
+def nothing_is_written(server: Server, files: Files) -> Iterator[None]:
+    """Around every test: the same files with the same content after it, and a server that still answers."""
+    before = files.known
+    yield
+    files.known = files.fingerprint()
+    changed = sorted(
+        path for path in before.keys() | files.known.keys() if before.get(path, "") != files.known.get(path, "")
+    )
+    assert changed == []
+    assert server.json("/info/")["datastore"]["total"] == 4
+
+
+@pytest.fixture
+def client(server: Server, tmp_path: Path) -> Any:
+    """MONAI Label's own client."""
+    prepare_imports()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it imports cgi
+        from monailabel.client import MONAILabelClient
+    return MONAILabelClient(server.url, tmpdir=str(tmp_path), client_id="annotator")
+
+
+@pytest.fixture
+def one_core_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums come in one order: losses of two runs can be compared."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture
+def cases(launcher: Launcher) -> str:
+    """Four generated CTs, prepared, one of them for validation."""
+    folder = launcher.folder / "cases"
+    entries = []
+    for number in range(4):
+        case = generated_case(f"case{number}", (40, 36, 32), 3.0, number)
+        path = folder / "cases" / case.name
+        path.mkdir(parents=True)
+        write_prepared_case(case, path, "", ())
+        split = "validation" if number == 3 else "training"
+        entries.append(PreparedEntry(case.name, case.name, split, f"cases/{case.name}"))  # type: ignore[arg-type]
+    PreparedManifest(None, STRUCTURES, tuple(entries), STRUCTURES).write(folder)
+    return "cases"
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Mapping[str, tuple[Series, list[Path]]]:
+    """Of the phantom: ``oblique`` as it lies, ``axial``, ``reversed``, whose files count from the head, and more."""
+    folder = tmp_path_factory.mktemp("series")
+    oblique = read_volume(phantom.file)
+    axial = Volume(oblique.array, np.diag([-3.0, -2.5, 5.0, 1.0]))
+    made = {}
+    for name in SERIES:
+        volume = oblique if name in ("oblique", "kept", "unseen") else axial
+        files = write_dicom_series(volume, folder / name, Examination(name, f"Phantom^{name}", "phantoms", name))
+        for number, file in enumerate(reversed(files), start=1):
+            header = pydicom.dcmread(file)
+            if name == "reversed":
+                header.InstanceNumber = number
+                header.save_as(folder / name / f"r{number:03d}.dcm")
+                file.unlink()
+            if name == "rle":
+                header.compress(RLELossless, generate_instance_uid=False)
+                header.save_as(file)
+        written = read_volume(folder / name)
+        label = np.zeros(written.shape, np.uint8)
+        for index in np.ndindex(*phantom.label.shape):  # by its place in the world, on whatever axes
+            place = np.linalg.inv(written.affine) @ volume.affine @ (*index, 1)
+            label[tuple(place[:3].round().astype(int))] = phantom.label[index]
+        tissue = written.array * written.slope + written.intercept > 10
+        files = sorted((folder / name).iterdir())
+        uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+        made[name] = (Series(uid, written, tissue, label), files)
+    return made

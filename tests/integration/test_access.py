@@ -22,7 +22,8 @@ from cryptography.x509.oid import NameOID
 from deepgrow3d_app.serving.security.audit import hash_of
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Launcher, Phantom, Server
+    from tests.integration.launcher import Launcher, Server
+    from tests.integration.phantom import Phantom
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -20,7 +20,8 @@ from deepgrow3d_app.model.network import build_network
 from deepgrow3d_app.model.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Launcher, Phantom, Server
+    from tests.integration.launcher import Launcher, Server
+    from tests.integration.phantom import Phantom
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -3,98 +3,29 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import nrrd
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
 import requests
-from pydicom.uid import RLELossless
 
 from deepgrow3d_app import __version__
 from deepgrow3d_app.serving.dicomweb.address import DicomWebAddress
 from deepgrow3d_app.serving.dicomweb.orthanc import running_orthanc, store_files
-from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
 from deepgrow3d_app.volume.files import read_volume
-from deepgrow3d_app.volume.volume import Volume
-from tests.integration.conftest import ROOT, Launcher, Phantom, Server, free_port, voxels_of
+from tests.integration.dicomweb import NAMES, Series, needs_orthanc, serve
+from tests.integration.launcher import Launcher, Server, free_port
+from tests.integration.phantom import voxels_of
 from tests.integration.slicer import SlicerModule, SlicerVolume
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        shutil.which("Orthanc") is None and not os.environ.get("CI"),
-        reason="Orthanc is not installed (Debian: apt install orthanc orthanc-dicomweb)",
-    ),
-]
-
-NAMES = {1: "spleen", 2: "left kidney", 3: "my lesion", 4: "liver"}
-SERIES = (
-    *("oblique", "axial", "reversed", "rle"),
-    *("saved thrice", "kept", "unseen", "stored by a viewer", "never labelled"),
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """A series on the server.
-
-    Attributes:
-        uid: its SeriesInstanceUID, which is the image's id.
-        volume: on the grid of the series.
-        tissue: bool (i, j, k), the ellipsoid.
-        label: uint8 (i, j, k), values 0 to 4 without any symmetry.
-    """
-
-    uid: str
-    volume: Volume
-    tissue: npt.NDArray[np.bool_]
-    label: npt.NDArray[np.uint8]
-
-    @property
-    def centre(self) -> list[int]:
-        """A voxel inside the ellipsoid."""
-        return [round(float(indices.mean())) for indices in np.nonzero(self.tissue)]
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Mapping[str, tuple[Series, list[Path]]]:
-    """Of the phantom: ``oblique`` as it lies, ``axial``, ``reversed``, whose files count from the head, and more."""
-    folder = tmp_path_factory.mktemp("series")
-    oblique = read_volume(phantom.file)
-    axial = Volume(oblique.array, np.diag([-3.0, -2.5, 5.0, 1.0]))
-    made = {}
-    for name in SERIES:
-        volume = oblique if name in ("oblique", "kept", "unseen") else axial
-        files = write_dicom_series(volume, folder / name, Examination(name, f"Phantom^{name}", "phantoms", name))
-        for number, file in enumerate(reversed(files), start=1):
-            header = pydicom.dcmread(file)
-            if name == "reversed":
-                header.InstanceNumber = number
-                header.save_as(folder / name / f"r{number:03d}.dcm")
-                file.unlink()
-            if name == "rle":
-                header.compress(RLELossless, generate_instance_uid=False)
-                header.save_as(file)
-        written = read_volume(folder / name)
-        label = np.zeros(written.shape, np.uint8)
-        for index in np.ndindex(*phantom.label.shape):  # by its place in the world, on whatever axes
-            place = np.linalg.inv(written.affine) @ volume.affine @ (*index, 1)
-            label[tuple(place[:3].round().astype(int))] = phantom.label[index]
-        tissue = written.array * written.slope + written.intercept > 10
-        files = sorted((folder / name).iterdir())
-        uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
-        made[name] = (Series(uid, written, tissue, label), files)
-    return made
+pytestmark = [pytest.mark.integration, needs_orthanc]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,10 +77,6 @@ def hospital(
             yield Hospital(address, serve(launcher, address))
     finally:
         launcher.end_all()
-
-
-def serve(launcher: Launcher, address: DicomWebAddress, *options: str) -> Server:
-    return launcher.start_command(launcher.folder, "serve", "--studies", address.url, *options)
 
 
 def test_series_are_images(hospital: Hospital, series: Any) -> None:
@@ -278,50 +205,6 @@ def test_what_a_viewer_stores_becomes_the_final_label(hospital: Hospital, series
     np.testing.assert_array_equal(hospital.final_label(one.uid), mask)
 
 
-def test_clicks_need_no_orthanc_once_a_series_is_here(tmp_path: Path, launcher: Launcher, series: Any) -> None:
-    one, files = series["axial"]
-    other, other_files = series["oblique"]
-    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
-        store_files(address, [*files, *other_files])
-        server = serve(launcher, address)
-        before = server.mask(one.uid, [one.centre])
-        server.stop()
-    server = serve(launcher, address)  # starts without it
-    np.testing.assert_array_equal(server.mask(one.uid, [one.centre]), before)
-    assert server.json("/info/")["datastore"]["total"] == 2
-    for answer in (
-        server.infer({"foreground": [other.centre], "background": []}, image=other.uid),
-        server.save_label(one.uid, "label.bin", one.label.tobytes(order="F"), names=NAMES),
-        server.request("GET", "/proxy/dicom/qido/studies"),
-    ):
-        assert answer.status_code == 502
-        assert address.url in answer.json()["detail"]
-    assert server.json("/info/")["datastore"]["completed"] == 0
-
-
-def test_credentials_stay_with_the_server(tmp_path: Path, launcher: Launcher, series: Any) -> None:
-    one, files = series["axial"]
-    with running_orthanc(tmp_path / "orthanc", free_port(), "ann", "s3cret") as address:
-        store_files(address, files)
-        bare = address.url
-        stranger = launcher.start_command(launcher.folder, "serve", "--studies", bare)
-        answer = stranger.request("GET", "/proxy/dicom/qido/studies")
-        assert answer.status_code == 401
-        assert "status 401, check user name and password" in stranger.log.read_text()
-        stranger.stop()
-        launcher.settings.update({"MONAI_LABEL_DICOMWEB_USERNAME": "ann", "MONAI_LABEL_DICOMWEB_PASSWORD": "s3cret"})
-        server = launcher.start_command(launcher.folder, "serve", "--studies", bare)
-        assert server.request("GET", "/proxy/dicom/qido/studies").json()
-        server.mask(one.uid, [one.centre])
-        del launcher.settings["MONAI_LABEL_DICOMWEB_USERNAME"], launcher.settings["MONAI_LABEL_DICOMWEB_PASSWORD"]
-        in_address = bare.replace("://", "://ann:s3cret@")
-        again = launcher.start_command(launcher.folder, "serve", "--studies", in_address)
-        assert again.json("/info/")["datastore"]["total"] == 1
-        for running in (server, again):
-            shown = running.log.read_text() + running.request("GET", "/info/").text
-            assert "s3cret" not in shown
-
-
 def test_slicer_on_dicomweb_studies(hospital: Hospital, series: Any, tmp_path: Path) -> None:
     """The module knows volumes and no series: it downloads one as NIfTI, and its labels become DICOM SEGs."""
     module = SlicerModule(hospital.server.url, tmp_path)
@@ -342,21 +225,6 @@ def test_slicer_on_dicomweb_studies(hospital: Hospital, series: Any, tmp_path: P
     assert module.next_sample()[0]["id"] != one.uid
 
 
-def test_series_that_are_no_volume_are_refused_with_a_reason(tmp_path: Path, launcher: Launcher, series: Any) -> None:
-    one, files = series["axial"]
-    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
-        store_files(address, [file for number, file in enumerate(files) if number != 5])
-        server = serve(launcher, address)
-        answer = server.infer({"foreground": [one.centre], "background": []}, image=one.uid)
-        assert answer.status_code == 400
-        assert "apart" in answer.json()["detail"]
-        store_files(address, [files[5]])  # the slice that was late
-        time.sleep(2.5)  # as old as the list may be
-        server.infer({"foreground": [one.centre], "background": []}, image=one.uid)
-        time.sleep(1)
-        server.mask(one.uid, [one.centre])
-
-
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -368,18 +236,3 @@ def test_series_that_are_no_volume_are_refused_with_a_reason(tmp_path: Path, lau
 )
 def test_the_proxy_leads_to_the_studies_only(hospital: Hospital, path: str, status: int) -> None:
     assert hospital.server.request("GET", path).status_code == status
-
-
-def test_jpeg_2000_as_scanners_send_it(tmp_path: Path, launcher: Launcher) -> None:
-    files: Sequence[Path] = sorted((ROOT / "sample-data" / "dicom-slab").glob("*.dcm"))
-    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
-    with running_orthanc(tmp_path / "orthanc", free_port()) as address:
-        store_files(address, files)
-        server = serve(launcher, address)
-        image = server.request("GET", "/datastore/image", params={"image": uid})
-        (tmp_path / "slab.nii.gz").write_bytes(image.content)
-        sent = nib.Nifti1Image.from_filename(tmp_path / "slab.nii.gz")
-        np.testing.assert_array_equal(np.asarray(sent.dataobj), read_volume(files[0].parent).array)
-        mask = server.mask(uid, [[330, 230, 10]])
-        assert mask.shape == (512, 512, 20)
-        assert mask[330, 230, 10] == 1

@@ -18,7 +18,7 @@ import pytest
 from deepgrow3d_app.evaluation.results import Results
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Launcher, Server
+    from tests.integration.launcher import Launcher, Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

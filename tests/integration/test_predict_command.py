@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from deepgrow3d_app.click.simulator import ClickSimulator
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Launcher, Phantom, Reference
+    from tests.integration.launcher import Launcher
+    from tests.integration.phantom import Phantom, Reference
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

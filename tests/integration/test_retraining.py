@@ -1,100 +1,24 @@
-"""The loop that learns, over HTTP: labels in, training by the server, versions out; stops, kills, clicks meanwhile."""
+"""The loop that learns, over HTTP: labels in, training by the server, versions out."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from deepgrow3d_app.model.checkpoint import Checkpoint, weights_of
-from deepgrow3d_app.model.network import build_network
-from deepgrow3d_app.model.spec import ModelSpec
-from tests.integration.conftest import ROOT, Launcher, Server, nifti, voxels_of
+from tests.integration.conftest import ROOT
+from tests.integration.launcher import Launcher, Server
+from tests.integration.phantom import nifti, voxels_of
+from tests.integration.retraining import CENTRE, END_S, HIPPOCAMPI, IMAGES, NAMES, ended, serve, server, studies, train
+
+__all__ = ["server", "studies"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-HIPPOCAMPI = ROOT / "sample-data" / "reference" / "mr-hippocampus"
-IMAGES = sorted(path.name.removesuffix(".nii.gz") for path in (HIPPOCAMPI / "images").iterdir())
-NAMES = {1: "anterior hippocampus", 2: "posterior hippocampus"}
-CENTRE = [18, 25, 18]
-END_S = 200
-
-
-@pytest.fixture
-def studies(launcher: Launcher) -> Path:
-    """The four hippocampi, nothing labelled, and a small untrained network to serve."""
-    folder = launcher.folder / "studies"
-    folder.mkdir()
-    for name in IMAGES:
-        shutil.copy(HIPPOCAMPI / "images" / f"{name}.nii.gz", folder)
-    torch.manual_seed(0)
-    spec = ModelSpec(channels=(4, 8, 8), patch_shape=(32, 32, 32), spacing_mm=(1.5, 1.5, 1.5), walker_sigmas=(0.05,))
-    Checkpoint(spec, weights_of(build_network(spec))).save(launcher.folder / "model" / "small.safetensors")
-    settings = {
-        "DEEPGROW3D_REPLAY_FOLDERS": json.dumps([str(ROOT / "sample-data" / "replay" / "mr-abdomen")]),
-        "DEEPGROW3D_REFERENCE_STRUCTURES": '["spleen"]',
-    }
-    launcher.settings.update(settings)
-    return folder
-
-
-@pytest.fixture
-def server(launcher: Launcher, studies: Path) -> Iterator[Server]:
-    """Serves the small network; every image has a final label."""
-    server = serve(launcher, studies)
-    label_all(server)
-    yield server
-    launcher.end_all()
-
-
-def serve(launcher: Launcher, studies: Path) -> Server:
-    return launcher.serve(studies, "--checkpoint", str(launcher.folder / "model" / "small.safetensors"))
-
-
-def label_all(server: Server) -> None:
-    for name in IMAGES:
-        content = (HIPPOCAMPI / "labels" / f"{name}.nii.gz").read_bytes()
-        assert server.save_label(name, "label.nii.gz", content, names=NAMES).ok
-
-
-def train(server: Server, **order: Any) -> dict[str, Any]:
-    response = server.request("POST", "/train/deepgrow3d", json={"client_id": "anna", "deepgrow3d": order})
-    assert response.ok, response.text
-    return dict(response.json())
-
-
-def ended(server: Server) -> dict[str, Any]:
-    """The training, once it has ended."""
-    return until(server, lambda state: state["status"] != "RUNNING")
-
-
-def until(server: Server, is_so: Any) -> dict[str, Any]:
-    deadline = time.monotonic() + END_S
-    while not is_so(state := server.json("/train/")):
-        assert time.monotonic() < deadline, state
-        time.sleep(0.2)
-    return dict(state)
-
-
-def trainers_of(folder: Path) -> list[int]:
-    """The processes that train in ``folder``."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"deepgrow3d_app.retraining.process" in words and any(str(folder).encode() in word for word in words):
-            found.append(int(process.name))
-    return found
 
 
 def test_labels_become_a_network_that_is_served_without_a_restart(server: Server) -> None:
@@ -150,79 +74,6 @@ def test_only_what_changed_is_prepared_and_a_flagged_label_is_left_out(server: S
     assert server.request("PUT", "/datastore/label/info", params={"label": IMAGES[0], "tag": "final"}, data=query).ok
     train(server, max_epochs=1, steps_per_epoch=1, force=True)
     assert "3 cases, 1 of them new or changed" in " ".join(ended(server)["details"])
-
-
-def test_a_training_stops_at_once_and_is_gone_on_with(server: Server) -> None:
-    train(server, max_epochs=1, steps_per_epoch=60, force=True)
-    until(server, lambda state: state["step"] > 0)
-    asked = time.monotonic()
-    stopped = server.request("DELETE", "/train/").json()
-    assert time.monotonic() - asked < 6  # a machine may be busy; the process itself is given 4.5 s
-    assert stopped["status"] == "STOPPED"
-    assert 0 < stopped["step"] < 60
-    assert trainers_of(server.folder) == []
-    response = server.request("POST", "/train/deepgrow3d", json={"resume": True})
-    assert response.ok, response.text
-    done = ended(server)
-    assert (done["id"], done["status"], done["step"]) == ("0001", "DONE", 60), done
-    again = server.request("POST", "/train/deepgrow3d", json={"resume": "0001"})
-    assert again.status_code == 400
-    assert "nothing to go on with" in again.json()["detail"]
-
-
-def test_a_training_ends_with_its_server_and_is_gone_on_with_by_the_next(
-    server: Server, launcher: Launcher, studies: Path
-) -> None:
-    train(server, max_epochs=1, steps_per_epoch=40, force=True)
-    until(server, lambda state: state["step"] > 0)
-    assert len(trainers_of(server.folder)) == 1
-    os.kill(server.process.pid, 9)
-    server.process.wait()
-    deadline = time.monotonic() + 10
-    while trainers_of(server.folder):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    second = serve(launcher, studies)
-    state = second.json("/train/")
-    assert state["status"] == "INTERRUPTED"
-    assert "It can be resumed" in state["message"]
-    assert second.request("POST", "/train/deepgrow3d", json={"resume": True}).ok
-    done = ended(second)
-    assert (done["status"], done["step"], done["version"]) == ("DONE", 40, 2), done
-
-
-def test_a_training_takes_only_what_clicks_leave(server: Server) -> None:
-    train(server, max_epochs=1, steps_per_epoch=40)
-    until(server, lambda state: state["step"] > 0)
-    (trainer,) = trainers_of(server.folder)
-    assert os.sched_getscheduler(trainer) == os.SCHED_IDLE
-    # Its session's share as well: else a click waits for half of each core, fifteen times as long.
-    shared_by_session = Path(f"/proc/{trainer}/autogroup")
-    if shared_by_session.exists():
-        assert shared_by_session.read_text().split()[-1] == "19"
-    server.request("DELETE", "/train/")
-
-
-def test_a_killed_trainer_is_told_and_is_gone_on_with(server: Server) -> None:
-    train(server, max_epochs=1, steps_per_epoch=40, force=True)
-    until(server, lambda state: state["step"] > 0)
-    (trainer,) = trainers_of(server.folder)
-    os.kill(trainer, 9)
-    assert ended(server)["status"] == "ERROR"
-    server.mask(IMAGES[0], [CENTRE])
-    assert server.request("POST", "/train/deepgrow3d", json={"resume": True}).ok
-    done = ended(server)
-    assert (done["status"], done["step"]) == ("DONE", 40), done
-
-
-def test_an_orderly_end_of_the_server_saves_the_training(server: Server, launcher: Launcher, studies: Path) -> None:
-    train(server, max_epochs=1, steps_per_epoch=60, force=True)
-    until(server, lambda state: state["step"] > 0)
-    assert server.stop() in (0, -15)
-    assert trainers_of(server.folder) == []
-    state = serve(launcher, studies).json("/train/")
-    assert state["status"] == "INTERRUPTED"
-    assert state["message"].startswith("The server was stopped")
 
 
 def test_a_worse_network_is_not_published(launcher: Launcher, studies: Path) -> None:

@@ -16,7 +16,8 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 from deepgrow3d_app.serving.compatibility import prepare_imports
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Phantom, Server
+    from tests.integration.launcher import Server
+    from tests.integration.phantom import Phantom
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -46,7 +47,8 @@ schema = schemathesis.openapi.from_dict(every_route())
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Iterator[Server]:
     """A server of which nothing is needed afterwards."""
-    from tests.integration.conftest import ROOT, Launcher
+    from tests.integration.conftest import ROOT
+    from tests.integration.launcher import Launcher
 
     launcher = Launcher(tmp_path_factory.mktemp("schema") / "files")
     launcher.folder.mkdir()

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Launcher, Phantom, Server
+    from tests.integration.launcher import Launcher, Server
+    from tests.integration.phantom import Phantom
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -17,7 +17,8 @@ import pytest
 import SimpleITK as sitk
 from monailabel.client.client import MONAILabelClient, MONAILabelUtils
 
-from tests.integration.conftest import Launcher, Phantom, Server, nifti, voxels_of
+from tests.integration.launcher import Launcher, Server
+from tests.integration.phantom import Phantom, nifti, voxels_of
 from tests.integration.slicer import SlicerModule, SlicerVolume, multipart
 
 pytestmark = pytest.mark.integration

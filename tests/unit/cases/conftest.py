@@ -46,3 +46,29 @@ def case_folder(tmp_path, write_pair):
     write_pair(folder / "image.nii.gz", folder / "labels.nii.gz")
     (folder / "structures.json").write_text('{"structures": {"block": {"value": 1}, "plane": {"value": 3}}}')
     return folder
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "prepared"
+
+
+@pytest.fixture
+def pairs(tmp_path, write_pair):
+    """Four cases a, b, c, d with the structures block (1) and plane (3)."""
+    folder = tmp_path / "pairs"
+    for name in "abcd":
+        write_pair(folder / "images" / f"{name}.nii.gz", folder / "labels" / f"{name}.nii.gz")
+    (folder / "structures.json").write_text('{"structures": {"block": 1, "plane": 3}}')
+    return folder
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+
+def raising(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail

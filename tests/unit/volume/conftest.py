@@ -1,15 +1,25 @@
-"""Small images with known voxels and grids, and a writer of DICOM series."""
+"""Small images with known voxels and grids, files of all formats, and a reader that counts."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from deepgrow3d_app.volume.decoded_folder import DecodedFolder
+from deepgrow3d_app.volume.files import encode_mask
+from deepgrow3d_app.volume.volume import Volume
+
+LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
+KILOBYTE = 1000
 
 
 @pytest.fixture
@@ -77,3 +87,60 @@ def write_dicom(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return write
+
+
+class CountingReader:
+    """Volumes of one kilobyte, and the names that were asked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, path: str) -> Volume:
+        self.names.append(os.path.basename(path))
+        return Volume(np.zeros((5, 10, 10), np.int16), np.eye(4), name=path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in "abcd":
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    return DecodedFolder(tmp_path_factory.mktemp("cache") / "decoded", 100 * KILOBYTE)
+
+
+def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def load_nifti(path: Path) -> Any:
+    return nib.load(path)
+
+
+def itk_affine(image: sitk.Image) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return np.asarray(LPS_TO_RAS @ affine)
+
+
+def nifti_bytes(**header_fields) -> bytes:
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.eye(4))
+    content = bytearray(image.to_bytes())
+    header = image.header.copy()
+    for field, value in header_fields.items():
+        header[field] = value
+    header["vox_offset"] = header_fields.get("vox_offset", 352)
+    content[:348] = header.binaryblock
+    return bytes(content)
+
+
+def nrrd_bytes(**replaced) -> bytes:
+    head, _, voxels = encode_mask(np.zeros((2, 3, 4), np.uint8), np.eye(4), ".nrrd", compress=False).partition(b"\n\n")
+    lines = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
+    lines |= {key.replace("_", " "): value for key, value in replaced.items()}
+    return "\n".join(["NRRD0004", *(f"{key}: {value}" for key, value in lines.items()), "", ""]).encode() + voxels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import pydicom
 import pytest
 
 from deepgrow3d_app.volume.dicom import read_dicom_series
+from deepgrow3d_app.volume.dicom_seg.encode import encode_seg
+from deepgrow3d_app.volume.dicom_seg.segment import Origin, Segment
 from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series
 from deepgrow3d_app.volume.volume import Volume
 
 SHAPE = (12, 9, 7)
+SEGMENTS = [Segment(1, "spleen"), Segment(2, "kidney_left"), Segment(3, "my lesion")]
+ORIGIN = Origin("DeepGrow 3D", "1.2.3")
 
 
 def rotation(about_x: float, about_y: float, about_z: float) -> np.ndarray:
@@ -69,3 +74,11 @@ def label() -> np.ndarray:
 def grid() -> Callable[[Path], Volume]:
     """The volume in a folder."""
     return read_dicom_series
+
+
+def encoded(label, series, segments=tuple(SEGMENTS), **given):
+    return encode_seg(label, series, segments, ORIGIN, description="a label", series_number=9001, **given)
+
+
+def header_of(content):
+    return pydicom.dcmread(io.BytesIO(content))
