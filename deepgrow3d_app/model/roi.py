@@ -17,6 +17,9 @@ from deepgrow3d_app.volume.geometry import Index, Shape, Spacing
 THIN_SHARE = 0.3
 """A volume is thin along an axis on which it covers less of the region."""
 
+POSITIONS_AT_ONCE = 16
+"""So many positions are resampled by one product of matrices: fewer are more calls, more are more zeros."""
+
 
 @dataclass(frozen=True, slots=True)
 class Roi:
@@ -106,7 +109,7 @@ class Roi:
             matrix = _interpolation(
                 positions - box[axis].start, box[axis].stop - box[axis].start, max(1.0, self.step[axis])
             )
-            patch = torch.movedim(torch.tensordot(matrix, patch, dims=([1], [axis])), 0, axis)
+            patch = _resampled(patch, matrix, axis)
             if extent >= THIN_SHARE * self.step[axis] * self.patch_shape[axis]:
                 outside |= _along(axis, ~_within(positions, extent))
         return patch.masked_fill(outside, fill)
@@ -124,7 +127,7 @@ class Roi:
         if not bool(positive.any()):
             return BoxedMask(self.source_shape, NOWHERE, np.zeros((0, 0, 0), np.bool_))
         box = list(self.source_box)
-        values = logits.float()
+        matrices = []
         for axis in range(3):
             # Interpolation is positive only next to a positive patch voxel: the rest need not be drawn.
             along = positive.any(dim=(axis + 1) % 3, keepdim=True).any(dim=(axis + 2) % 3, keepdim=True).flatten()
@@ -137,9 +140,34 @@ class Roi:
             positions = (torch.arange(box[axis].start, box[axis].stop) - self.start[axis]) / self.step[axis] - 0.5
             matrix = _interpolation(positions, self.patch_shape[axis], max(1.0, 1.0 / self.step[axis]))
             centres = self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
-            matrix = _renormalised(matrix, _within(centres, self.source_shape[axis]))
-            values = torch.movedim(torch.tensordot(matrix, values, dims=([1], [axis])), 0, axis)
+            matrices.append(_renormalised(matrix, _within(centres, self.source_shape[axis])))
+        values = logits.float()
+        for axis in (2, 1, 0):  # the array grows: last along the axis whose planes lie in one piece
+            values = _resampled(values, matrices[axis], axis)
         return BoxedMask(self.source_shape, (box[0], box[1], box[2]), (values > 0).numpy())
+
+
+def _resampled(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """``values`` (i, j, k) at other positions along ``axis``, by the weights ``matrix`` (positions, count).
+
+    A position needs the few samples next to it, and the array may be a large one: so some positions at a time are
+    computed of what they need. Of all samples at once, nearly all products would be with zeros.
+    """
+    if axis == 2:
+        return values @ matrix.T
+    positions = matrix.shape[0]
+    resampled = values.new_empty([positions if other == axis else extent for other, extent in enumerate(values.shape)])
+    for first in range(0, positions, POSITIONS_AT_ONCE):
+        weights = matrix[first : first + POSITIONS_AT_ONCE]
+        needed = weights.any(dim=0).nonzero()
+        low, high = int(needed[0]), int(needed[-1]) + 1
+        samples = values.narrow(axis, low, high - low)
+        part = resampled.narrow(axis, first, weights.shape[0])
+        if axis == 0:
+            torch.mm(weights[:, low:high], samples.flatten(1), out=part.flatten(1))
+        else:
+            torch.matmul(weights[:, low:high], samples, out=part)
+    return resampled
 
 
 def _within(positions: Tensor, extent: int) -> Tensor:

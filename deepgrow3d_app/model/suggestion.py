@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, max_pool3d
@@ -59,9 +60,10 @@ def least_sure(logits: Tensor, roi: Roi, clicked: Sequence[Point] = ()) -> Sugge
     best = int(blocks.argmax())
     if float(blocks.flatten()[best]) <= 0:
         return None
-    corner = [int(place) * BLOCK for place in torch.unravel_index(torch.tensor(best), blocks.shape)]
+    # NumPy's: the first call of PyTorch's loads its compiler, which takes the first click half a second.
+    corner = [int(place) * BLOCK for place in np.unravel_index(best, tuple(blocks.shape))]
     part = doubt[tuple(slice(start, start + BLOCK) for start in corner)]
-    within = torch.unravel_index(part.argmax(), part.shape)
+    within = np.unravel_index(int(part.argmax()), tuple(part.shape))
     place = [start + int(offset) for start, offset in zip(corner, within, strict=True)]
     i, j, k = (
         min(extent - 1, max(0, round(start + (position + 0.5) * step)))

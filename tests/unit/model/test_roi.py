@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from deepgrow3d_app.model.roi import Roi
 
@@ -105,3 +106,33 @@ def test_what_is_positive_beyond_the_volume_only_is_nothing():
     logits = torch.full((16, 4, 4), -1.0)
     logits[0] = 1.0
     assert roi.restore(logits).voxels == 0
+
+
+@pytest.mark.parametrize("step", [(0.4, 0.7, 1.0), (1.0, 0.3, 0.55), (0.2, 1.0, 0.9)])
+def test_a_finer_patch_is_that_of_linear_interpolation(step):
+    """Beside SciPy's, with more positions along each axis than are computed at once."""
+    generator = np.random.default_rng(0)
+    source = generator.normal(size=(23, 31, 27)).astype(np.float32)
+    roi = Roi.around((11.0, 15.0, 13.0), (37, 40, 45), step, source.shape, (1.0, 1.0, 1.0))
+    places = [start + (np.arange(n) + 0.5) * edge for start, n, edge in zip(roi.start, (37, 40, 45), step, strict=True)]
+    covered = [np.clip(p, box.start, box.stop - 1) for p, box in zip(places, roi.source_box, strict=True)]
+    expected = ndimage.map_coordinates(source, np.meshgrid(*covered, indexing="ij"), order=1)
+    beyond = np.logical_or.reduce(
+        np.meshgrid(*((p < -0.5) | (p > n - 0.5) for p, n in zip(places, source.shape, strict=True)), indexing="ij")
+    )
+    np.testing.assert_allclose(roi.crop(source, 7.0).numpy(), np.where(beyond, 7.0, expected), atol=1e-5)
+
+
+def test_a_coarser_mask_is_that_of_linear_interpolation():
+    logits = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(20, 24, 18)), 1.5).astype(np.float32)
+    roi = Roi.around((60.0, 60.0, 60.0), logits.shape, (3.0, 2.5, 4.0), (140, 130, 150), (1.0, 1.0, 1.0))
+    places = [
+        (np.arange(n) - start) / edge - 0.5 for n, start, edge in zip((140, 130, 150), roi.start, roi.step, strict=True)
+    ]
+    values = ndimage.map_coordinates(logits, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+    inside = np.zeros(values.shape, bool)
+    inside[roi.source_box] = True
+    found = roi.restore(torch.from_numpy(logits)).full() > 0
+    certain = np.abs(values) > 1e-5
+    assert found.any()
+    assert np.array_equal(found[certain], ((values > 0) & inside)[certain])
