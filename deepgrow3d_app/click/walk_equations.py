@@ -112,30 +112,25 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _to_red(couplings: Sequence[Tensor], black: Tensor) -> Tensor:
     """What the red voxels get from their black neighbours, (n, i, j, k / 2) each."""
-    row = black.flatten()
-    got = couplings[0] * row
-    for place, coupling in enumerate(couplings[1:]):
-        _add(got, coupling, row, ahead=place % 2 == 0)
-    return got.view_as(black)
+    return _from_neighbours(couplings, black, is_black=True)
 
 
 def _to_black(couplings: Sequence[Tensor], red: Tensor) -> Tensor:
     """What the black voxels get from their red neighbours: the transpose of :func:`_to_red`."""
-    row = red.flatten()
+    return _from_neighbours(couplings, red, is_black=False)
+
+
+def _from_neighbours(couplings: Sequence[Tensor], given: Tensor, is_black: bool) -> Tensor:
+    row = given.flatten()
     got = couplings[0] * row
     for place, coupling in enumerate(couplings[1:]):
-        _add(got, coupling, row, ahead=place % 2 == 1)
-    return got.view_as(red)
-
-
-def _add(got: Tensor, coupling: Tensor, row: Tensor, ahead: bool) -> None:
-    """Add what neighbours that are some places ahead in the row, or as many behind, give by their couplings."""
-    count = coupling.numel()
-    step = row.numel() - count
-    if ahead:
-        got[:count].addcmul_(coupling, row[step:])
-    else:
-        got[step:].addcmul_(coupling, row[:count])
+        count = coupling.numel()
+        step = row.numel() - count
+        if (place % 2 == 0) is is_black:  # what lies ahead gives, and else what lies behind
+            got[:count].addcmul_(coupling, row[step:])
+        else:
+            got[step:].addcmul_(coupling, row[:count])
+    return got.view_as(given)
 
 
 def _couplings(conductances: Conductances, scale: Tensor) -> list[Tensor]:
