@@ -26,6 +26,7 @@ from deepgrow3d_app.model.region import Region, first_region, next_region
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.model.suggestion import Suggestion, least_sure
+from deepgrow3d_app.model.tissue import judged_by_tissue
 from deepgrow3d_app.volume.boxed_mask import BoxedMask, around_voxel, intersection, relative, union
 from deepgrow3d_app.volume.geometry import AxisOrder, Index
 from deepgrow3d_app.volume.volume import Mask, Volume
@@ -47,7 +48,7 @@ class Prediction:
         region: where the network looked for the final answer, on the grid in RAS order.
         passes: forward passes that it took to find that region.
         device: what computed it, for people to read.
-        crop_s, network_s, restore_s: seconds spent cutting and encoding, computing, and restoring.
+        crop_s, network_s, restore_s: seconds spent cutting and encoding, computing, and judging and restoring.
     """
 
     boxed: BoxedMask
@@ -142,6 +143,7 @@ class Predictor:
                 seen = seen.after_a_look(region.roi, logits)
             region = wanted
         started = time.perf_counter()
+        logits = judged_by_tissue(logits, inputs[0].cpu(), region.roi.within_volume())
         clicked = [region.roi.to_patch(index) for index in source.foreground + source.background]
         suggestion = least_sure(logits, region.roi, clicked)  # before the clicks change the logits
         stored = _obedient_mask(logits, region.roi, source).reordered(order.inverse())

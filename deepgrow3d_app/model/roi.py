@@ -89,6 +89,11 @@ class Roi:
         """Whether a source voxel's centre lies in the patch."""
         return all(-0.5 <= p <= n - 0.5 for p, n in zip(self.to_patch(source_index), self.patch_shape, strict=True))
 
+    def within_volume(self) -> Tensor:
+        """Which patch voxels have their centre in the volume: bool (i, j, k) of ``patch_shape``."""
+        i, j, k = (_along(axis, _within(self._positions(axis), self.source_shape[axis])) for axis in range(3))
+        return i & j & k
+
     def crop(self, source: npt.NDArray[np.generic], fill: float) -> Tensor:
         """The region of a source array (of ``source_shape``) as a float32 patch (i, j, k).
 
@@ -105,7 +110,7 @@ class Roi:
         patch = torch.from_numpy(np.ascontiguousarray(covered, dtype=np.float32))
         outside = torch.zeros(self.patch_shape, dtype=torch.bool)
         for axis, extent in enumerate(self.source_shape):
-            positions = self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
+            positions = self._positions(axis)
             matrix = _interpolation(
                 positions - box[axis].start, box[axis].stop - box[axis].start, max(1.0, self.step[axis])
             )
@@ -139,12 +144,15 @@ class Roi:
                 return BoxedMask(self.source_shape, NOWHERE, np.zeros((0, 0, 0), np.bool_))
             positions = (torch.arange(box[axis].start, box[axis].stop) - self.start[axis]) / self.step[axis] - 0.5
             matrix = _interpolation(positions, self.patch_shape[axis], max(1.0, 1.0 / self.step[axis]))
-            centres = self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
-            matrices.append(_renormalised(matrix, _within(centres, self.source_shape[axis])))
+            matrices.append(_renormalised(matrix, _within(self._positions(axis), self.source_shape[axis])))
         values = logits.float()
         for axis in (2, 1, 0):  # the array grows: last along the axis whose planes lie in one piece
             values = _resampled(values, matrices[axis], axis)
         return BoxedMask(self.source_shape, (box[0], box[1], box[2]), (values > 0).numpy())
+
+    def _positions(self, axis: int) -> Tensor:
+        """Where the centres of the patch's voxels lie along ``axis``, in source voxels: (``patch_shape[axis]``)."""
+        return self.start[axis] + (torch.arange(self.patch_shape[axis]) + 0.5) * self.step[axis]
 
 
 def _resampled(values: Tensor, matrix: Tensor, axis: int) -> Tensor:

@@ -49,7 +49,7 @@ def least_sure(logits: Tensor, roi: Roi, clicked: Sequence[Point] = ()) -> Sugge
     if bool(inside.all()) or not bool(inside.any()):
         return None
     doubt = 1 - torch.tanh(logits.float().abs() / 2)  # 1 - |2p - 1| for p the logistic function of the logit
-    doubt = torch.where(_within(roi), doubt, 0)
+    doubt = torch.where(roi.within_volume(), doubt, 0)
     for point in clicked:
         reach = [(p, max(TAKEN, 1 / step)) for p, step in zip(point, roi.step, strict=True)]
         box = tuple(slice(max(0, math.ceil(p - taken)), max(0, math.floor(p + taken) + 1)) for p, taken in reach)
@@ -70,13 +70,3 @@ def least_sure(logits: Tensor, roi: Roi, clicked: Sequence[Point] = ()) -> Sugge
         for position, start, step, extent in zip(place, roi.start, roi.step, roi.source_shape, strict=True)
     )
     return Suggestion((i, j, k), float(part.max()), bool(inside[tuple(place)]))
-
-
-def _within(roi: Roi) -> Tensor:
-    """Which patch voxels have their centre in the volume: bool (i, j, k)."""
-    axes = []
-    for axis, extent in enumerate(roi.source_shape):
-        positions = roi.start[axis] + (torch.arange(roi.patch_shape[axis]) + 0.5) * roi.step[axis]
-        axes.append((positions >= -0.5) & (positions <= extent - 0.5))
-    i, j, k = axes
-    return i[:, None, None] & j[None, :, None] & k[None, None, :]

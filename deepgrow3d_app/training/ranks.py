@@ -138,11 +138,11 @@ def joined() -> Iterator[Ranks]:
         TrainingError: more processes on this machine than it has GPUs, or it is not said which of several this one is.
     """
     count = _count_of_processes()
+    ranks = alone()
     if count == 1:
-        yield alone()
+        yield ranks
         return
-    device = best_device()
-    torch.backends.cudnn.benchmark = True  # all steps are of one shape
+    device = ranks.device
     if device.type == "cuda":
         _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count())
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -34,11 +34,25 @@ def find_case_folder(folder: Path) -> list[CaseSource] | None:
 
 
 def find_case_folders(folder: Path) -> list[CaseSource] | None:
-    """The cases of a folder of case folders; what else lies there is passed over."""
+    """The cases of a folder of case folders; what else lies there is passed over.
+
+    Where there is a whole case, a folder with an image or labels alone is one too: loading it says what is missing.
+    """
     if not folder.is_dir():
         return None
     inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return [case for path in inner for case in find_case_folder(path) or ()] or None
+    whole = {path: cases for path in inner if (cases := find_case_folder(path))}
+    if not whole:
+        return None
+    return [case for path in inner for case in whole.get(path) or _half_case(path)]
+
+
+def _half_case(folder: Path) -> list[CaseSource]:
+    """The case of a folder that has an image or labels, but not both; else none."""
+    if not (_paths_called("image", folder) or _paths_called("labels", folder)):
+        return []
+    image, labels = ([*_paths_called(stem, folder), folder / f"{stem}.nii.gz"][0] for stem in ("image", "labels"))
+    return [CaseSource(folder.name, folder.name, image, labels, {})]
 
 
 def _paths_called(stem: str, folder: Path) -> list[Path]:

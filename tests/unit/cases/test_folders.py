@@ -86,6 +86,20 @@ class TestManyCaseFolders:
         (case_folder.with_name(".hidden")).mkdir()
         assert _names(case_folder.parent) == ["one", "two"]
 
+    @pytest.mark.parametrize("missing", ["image", "labels"])
+    def test_a_missing_half_is_named_when_the_case_is_loaded(self, case_folder, missing):
+        """Passed over, nobody would notice that a patient is not trained on."""
+        half = shutil.copytree(case_folder, case_folder.with_name("two"))
+        (half / f"{missing}.nii.gz").unlink()
+        assert _names(case_folder.parent) == ["one", "two"]
+        with pytest.raises(UnreadableVolume, match=f"'{missing}.nii.gz': there is no such file"):
+            find_cases(case_folder.parent)[1].load()
+
+    def test_halves_alone_are_no_cases(self, case_folder):
+        (case_folder / "labels.nii.gz").unlink()
+        with pytest.raises(NotFound, match="it holds one/"):
+            find_cases(case_folder.parent)
+
     def test_links_are_called_by_their_own_names(self, case_folder, tmp_path):
         """Archives call the folder of every patient alike."""
         links = tmp_path / "links"
