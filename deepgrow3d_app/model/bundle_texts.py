@@ -127,8 +127,9 @@ Channels, from 0:
 
 {channels}
 
-The bundle is the network alone. `deepgrow3d_app.model.predictor` cuts the region out of a volume, draws the channels
-and restores the mask; `network_inputs` in `deepgrow3d_app.model.inputs` draws the channels of one patch.
+The bundle is the network alone. `deepgrow3d_app.model.predictor` cuts the region out of a volume, draws the channels,
+judges what the network is unsure of by the tissues that the image shows, and restores the mask; `network_inputs` in
+`deepgrow3d_app.model.inputs` draws the channels of one patch.
 
 ## How to use it
 
