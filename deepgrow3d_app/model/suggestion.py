@@ -41,7 +41,7 @@ def least_sure(logits: Tensor, roi: Roi, clicked: Sequence[Point] = ()) -> Sugge
     """The voxel in the middle of the network's doubt, in source voxels of ``roi``; ``None`` where it drew no border.
 
     Args:
-        logits: float (i, j, k) of the region's patch, as the network gave them.
+        logits: float (i, j, k) of the region's patch, before clicks are forced on them.
         roi: the region.
         clicked: in patch voxels: what lies around them was said already.
     """

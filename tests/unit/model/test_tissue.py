@@ -53,10 +53,8 @@ def test_the_evidence_is_the_ratio_of_the_two_shares():
     logits = torch.full(SHAPE, -2.0)
     logits[:12] = 2.0
     logits[11:13] = 0.1
-    inside, beside = (
-        11 * 24 * 24,
-        7 * 24 * 24,
-    )  # slices 13 to 19: REACH beyond 12 and its pair
+    inside = 11 * 24 * 24
+    beside = 7 * 24 * 24  # slices 13 to 19: REACH beyond 12 and its pair
     prior = PRIOR_VOXELS / 2  # of each intensity, for the two together have as much of either
     ratio = (0.75 * inside + prior) / (inside + PRIOR_VOXELS) / ((0.25 * beside + prior) / (beside + PRIOR_VOXELS))
     judged = judged_by_tissue(logits, image, EVERYWHERE)
