@@ -29,8 +29,10 @@ def ohif(
     Orthanc listens on this machine only. Ctrl+C ends both; labels are kept in FOLDER.
     """
     from deepgrow3d_app.serving.compatibility import check_settings
+    from deepgrow3d_app.serving.preflight import check_address
 
     check_settings()  # before MONAI Label is imported with them
+    check_address(host, port)  # before Orthanc is started for nothing
     from deepgrow3d_app.serving.dicomweb.orthanc import running_orthanc, store_files
     from deepgrow3d_app.serving.launch import serve
     from deepgrow3d_app.volume.dicom_series import Examination, write_dicom_series

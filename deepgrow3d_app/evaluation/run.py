@@ -18,7 +18,7 @@ import numpy as np
 from deepgrow3d_app import __version__
 from deepgrow3d_app.cases.labelled_case import LabelledCase
 from deepgrow3d_app.cases.source import CaseSource
-from deepgrow3d_app.errors import NotFound
+from deepgrow3d_app.errors import NotFound, UnreadableVolume
 from deepgrow3d_app.evaluation.journal import RESULTS, Journal
 from deepgrow3d_app.evaluation.metrics import Reference
 from deepgrow3d_app.evaluation.picture import WorstPicture, draw_worst, worst_trials
@@ -156,8 +156,8 @@ def run_evaluation(evaluation: Evaluation, folder: Path, report: Callable[[Progr
         ServerFault: a server is a method, and fails.
     """
     _check_names(evaluation)
-    folder.mkdir(parents=True, exist_ok=True)
     setting = evaluation.setting
+    folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, setting)
     trials: list[Trial] = []
     for number, source in enumerate(evaluation.sources):
@@ -271,9 +271,20 @@ def _no_voxels(absent: Sequence[str]) -> NotFound:
 
 def _versions(source: CaseSource) -> tuple[tuple[int, int], ...]:
     """Size and time stamp of the two files of a case, number and digest of its names: another case once they change."""
-    stats = [os.stat(file) for file in (source.image, source.labels)]
+    stats = [_status(file, source) for file in (source.image, source.labels)]
     names = sorted(source.names.items())
     return (*((stat.st_size, stat.st_mtime_ns) for stat in stats), (len(names), crc32(repr(names).encode())))
+
+
+def _status(file: Path, source: CaseSource) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        raise UnreadableVolume(
+            file.name,
+            f"of the case '{source.name}', it is not there ({error.strerror})",
+            "Add the file, or leave the case out of the folder.",
+        ) from error
 
 
 def _code_digest() -> str:

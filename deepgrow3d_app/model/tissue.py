@@ -4,17 +4,23 @@ A network knows tissues from the images that it was trained with. In another one
 make them look otherwise. Where the network is sure all the same, this image itself shows how the structure and its
 surroundings look, and the voxels in between are judged by that: GrabCut's models of colours (Rother et al., SIGGRAPH
 2004), as histograms. Every answer makes the mask that the next one starts from, so what is gained adds up.
+
+Tissue moves borders: it makes no new part of the mask, and no hole in it. A few voxels far away that look alike are
+specks, which somebody would have to take away again.
 """
 
 from __future__ import annotations
 
+import cc3d
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, max_pool3d
 
 SURE_LOGIT = 1.5
 """From here on the network is sure, upwards and downwards: probabilities of 0.82 and 0.18."""
-WEIGHT = 0.7
+WEIGHT = 1.4
+"""Of the evidence, beside the network's answer. With half of it, inexact clicks gained less, and exact ones no more."""
 MAX_LOG_RATIO = 2.0
 """Intensities alone are never believed more than that, times ``WEIGHT``."""
 REACH = 6
@@ -34,7 +40,8 @@ def judged_by_tissue(logits: Tensor, image: Tensor, within: Tensor) -> Tensor:
     """``logits``, but for the doubtful ones (below ``SURE_LOGIT`` in size): those have the evidence of ``image`` added.
 
     The evidence is ``WEIGHT`` times the logarithm of the ratio of two shares: how much of what surely is inside, and
-    of what surely is outside within ``REACH`` of the mask, has this intensity.
+    of what surely is outside within ``REACH`` of the mask, has this intensity. It is left out where it would make
+    a part of the mask, or of what is beside it (6 neighbours), in which the network alone had drawn no such voxel.
 
     Args:
         logits: float32 (i, j, k).
@@ -50,7 +57,18 @@ def judged_by_tissue(logits: Tensor, image: Tensor, within: Tensor) -> Tensor:
     if not len(inside) or not len(beside):
         return logits
     ratio = WEIGHT * _log_ratio(_histogram(inside), _histogram(beside)).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return torch.where(logits.abs() < SURE_LOGIT, logits + ratio[bins], logits)
+    judged = torch.where(logits.abs() < SURE_LOGIT, logits + ratio[bins], logits)
+    is_inside, was_inside = judged > 0, logits > 0
+    return torch.where(_new_parts(is_inside, was_inside) | _new_parts(~is_inside, ~was_inside), logits, judged)
+
+
+def _new_parts(after: Tensor, before: Tensor) -> Tensor:
+    """The connected parts of ``after`` in which no voxel is of ``before``: bool, of the same shape."""
+    parts = cc3d.connected_components(after.numpy().astype(np.uint8), connectivity=6)  # of bool it may raise
+    is_new = np.ones(int(parts.max()) + 1, np.bool_)
+    is_new[parts[before.numpy()]] = False
+    is_new[0] = False
+    return torch.from_numpy(is_new[parts])
 
 
 def _bins(image: Tensor) -> Tensor:

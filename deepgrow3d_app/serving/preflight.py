@@ -100,11 +100,16 @@ def check_start(studies: str, host: str, port: int, access: Access) -> None:
             "`pip install --editable .`, or run `monailabel start_server --app FOLDER` with the folder's place."
         )
     access.check()
-    _check_address(host, port)
+    check_address(host, port)
 
 
-def _check_address(host: str, port: int) -> None:
-    """Find out whether the server will be able to listen."""
+def check_address(host: str, port: int) -> None:
+    """Find out whether the server will be able to listen.
+
+    Raises:
+        Busy: something else listens at the address.
+        InvalidRequest: nothing can listen there.
+    """
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:

@@ -269,3 +269,15 @@ def ramp(axes: str, axis: int) -> nib.Nifti1Image:
     turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(axes))
     stored = nib.Nifti1Image(np.zeros(RAMP_SHAPE, np.int16), affine).as_reoriented(turn)
     return nib.Nifti1Image(np.indices(stored.shape)[axis].astype(np.int16) * RAMP_STEP, stored.affine)
+
+
+def test_the_start_page_tells_a_refusal_in_the_servers_words_and_a_silent_server_in_its_own(
+    page: Page, server: Server
+) -> None:
+    page.route("**/status", lambda route: route.fulfill(status=403, json={"detail": "Ask for the role 'reader'."}))
+    page.goto(server.url)
+    told = page.locator("#told")
+    expect(told).to_have_text("Ask for the role 'reader'.")
+    page.unroute("**/status")
+    page.route("**/status", lambda route: route.abort())
+    expect(told).to_contain_text("The server does not answer.")

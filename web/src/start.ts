@@ -1,6 +1,6 @@
 // The start page: the server's state, brought up to date while it is looked at.
 import './start.css';
-import { type Status, status } from './api';
+import { Refused, type Status, status } from './api';
 
 const REFRESH_MS = 2000;
 const element = <T extends Element>(id: string) => document.getElementById(id) as unknown as T;
@@ -71,7 +71,9 @@ async function refresh(): Promise<void> {
     show(await status());
     element<HTMLElement>('told').textContent = '';
   } catch (error) {
-    element<HTMLElement>('told').textContent = `The server does not answer. ${(error as Error).message}`;
+    const isRefused = error instanceof Refused; // it says itself what is missing
+    const message = (error as Error).message;
+    element<HTMLElement>('told').textContent = isRefused ? message : `The server does not answer. ${message}`;
   }
   setTimeout(() => void refresh(), REFRESH_MS);
 }

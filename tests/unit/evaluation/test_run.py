@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepgrow3d_app.cases.folders import find_cases
-from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault
+from deepgrow3d_app.errors import InvalidInput, InvalidRequest, NotFound, ServerFault, UnreadableVolume
 from deepgrow3d_app.evaluation.results import MethodRecord, Protocol, Results
 from deepgrow3d_app.evaluation.run import Evaluation, run_evaluation
 
@@ -218,3 +218,10 @@ def test_results_of_another_format_are_refused(tmp_path):
         Results.load(tmp_path / "results.json")
     with pytest.raises(InvalidInput, match="cannot be opened"):
         Results.load(tmp_path / "none.json")
+
+
+def test_a_case_without_its_labels_is_refused_by_name_and_nothing_is_written(sources, tmp_path):
+    sources[0].labels.unlink()
+    with pytest.raises(UnreadableVolume, match=r"'labels.nii.gz': of the case 'box', it is not there .* Add the file"):
+        run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
+    assert not (tmp_path / "out").exists()

@@ -125,3 +125,22 @@ def test_intensities_beyond_the_bins_are_all_right(low, high):
     assert torch.isfinite(judged).all()
     if low <= INTENSITIES[0] and high <= INTENSITIES[0]:  # both in the outermost bin
         assert torch.allclose(judged, logits, atol=1e-6)
+
+
+def test_tissue_begins_no_part_of_the_mask_and_no_hole_in_it():
+    image, logits = _organ()
+    image[18:20, 4:6, 4:6] = ORGAN  # a speck in the fat, ...
+    logits[18:20, 4:6, 4:6] = -0.1  # ... of which the network is unsure
+    image[4:6, 4:6, 4:6] = FAT
+    logits[4:6, 4:6, 4:6] = 0.1
+    expected = torch.zeros(SHAPE, dtype=torch.bool)
+    expected[:12] = True
+    assert torch.equal(judged_by_tissue(logits, image, EVERYWHERE) > 0, expected)
+
+
+def test_a_part_of_which_the_network_drew_one_voxel_is_drawn_whole():
+    image, logits = _organ()
+    image[18:20, 4:6, 4:6] = ORGAN
+    logits[18:20, 4:6, 4:6] = -0.1
+    logits[18, 4, 4] = 0.1
+    assert (judged_by_tissue(logits, image, EVERYWHERE)[18:20, 4:6, 4:6] > 0).all()

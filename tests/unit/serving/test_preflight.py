@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 
@@ -22,6 +23,15 @@ def test_what_cannot_start_is_refused_before_anything_large_is_imported():
     ended = subprocess.run([sys.executable, "-c", SERVE_NOTHING], capture_output=True, text=True, check=False)
     assert ended.stderr.startswith("Error: There is no folder 'nowhere'.")
     assert ended.stdout == "[]\n"
+
+
+def test_ohif_looks_for_its_address_before_it_starts_orthanc(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "deepgrow3d_app", "ohif", "--folder", str(tmp_path / "demo"), "--port", port]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stderr.startswith(f"Error: Port {port} of 127.0.0.1 is in use.")
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.3.2.1"])
