@@ -41,15 +41,18 @@ def test_doubtful_voxels_go_to_the_side_that_they_look_like_and_sure_ones_stay()
 def test_tissues_that_share_no_intensity_count_as_much_as_any_can():
     image, logits = _organ()
     judged = judged_by_tissue(logits, image, EVERYWHERE)
-    assert torch.allclose(judged[10:12], torch.tensor(0.1 + WEIGHT * MAX_LOG_RATIO))
-    assert torch.allclose(judged[12:14], torch.tensor(0.1 - WEIGHT * MAX_LOG_RATIO))
+    assert torch.allclose(judged[10], torch.tensor(0.1 + WEIGHT * MAX_LOG_RATIO))
+    assert torch.allclose(judged[13], torch.tensor(0.1 - WEIGHT * MAX_LOG_RATIO))
+    # At the border, of three slices of neighbours two say the one and one says the other.
+    assert torch.allclose(judged[11], torch.tensor(0.1 + WEIGHT * MAX_LOG_RATIO / 3))
+    assert torch.allclose(judged[12], torch.tensor(0.1 - WEIGHT * MAX_LOG_RATIO / 3))
 
 
 def test_the_evidence_is_the_ratio_of_the_two_shares():
     """Both sides have organ and fat: inside 3 of 4 voxels are organ, beside it 1 of 4."""
     image = torch.full(SHAPE, FAT)
-    image[:, :, ::4] = ORGAN
-    image[:12, :, 1::4] = image[:12, :, 2::4] = ORGAN
+    image[:, :, :6] = ORGAN
+    image[:12, :, :18] = ORGAN
     logits = torch.full(SHAPE, -2.0)
     logits[:12] = 2.0
     logits[11:13] = 0.1
@@ -127,20 +130,39 @@ def test_intensities_beyond_the_bins_are_all_right(low, high):
         assert torch.allclose(judged, logits, atol=1e-6)
 
 
+SPECK = (slice(17, 21), slice(4, 8), slice(4, 8))
+HOLE = (slice(2, 6), slice(4, 8), slice(4, 8))
+
+
 def test_tissue_begins_no_part_of_the_mask_and_no_hole_in_it():
     image, logits = _organ()
-    image[18:20, 4:6, 4:6] = ORGAN  # a speck in the fat, ...
-    logits[18:20, 4:6, 4:6] = -0.1  # ... of which the network is unsure
-    image[4:6, 4:6, 4:6] = FAT
-    logits[4:6, 4:6, 4:6] = 0.1
-    expected = torch.zeros(SHAPE, dtype=torch.bool)
-    expected[:12] = True
+    expected = image == ORGAN
+    image[SPECK], logits[SPECK] = ORGAN, -0.1
+    image[HOLE], logits[HOLE] = FAT, 0.1
     assert torch.equal(judged_by_tissue(logits, image, EVERYWHERE) > 0, expected)
 
 
-def test_a_part_of_which_the_network_drew_one_voxel_is_drawn_whole():
+def test_tissue_enlarges_a_part_and_a_hole_that_the_network_drew():
     image, logits = _organ()
-    image[18:20, 4:6, 4:6] = ORGAN
-    logits[18:20, 4:6, 4:6] = -0.1
-    logits[18, 4, 4] = 0.1
-    assert (judged_by_tissue(logits, image, EVERYWHERE)[18:20, 4:6, 4:6] > 0).all()
+    image[SPECK], logits[SPECK] = ORGAN, -0.1
+    image[HOLE], logits[HOLE] = FAT, 0.1
+    logits[18, 5, 5], logits[4, 5, 5] = 0.1, -0.1
+    judged = judged_by_tissue(logits, image, EVERYWHERE)
+    assert (judged[18:20, 5:7, 5:7] > 0).all()
+    assert (judged[3:5, 5:7, 5:7] < 0).all()
+
+
+def test_a_single_voxel_that_looks_otherwise_is_noise():
+    image, logits = _organ()
+    image[10, 4, 4], image[13, 4, 4] = FAT, ORGAN
+    judged = judged_by_tissue(logits, image, EVERYWHERE)
+    assert judged[10, 4, 4] > 0
+    assert judged[13, 4, 4] < 0
+
+
+def test_beyond_the_volume_there_are_no_neighbours():
+    image, logits = _organ()
+    within = EVERYWHERE.clone()
+    within[:, 12:] = False
+    judged = judged_by_tissue(logits, image, within)
+    assert torch.allclose(judged[10, :12], torch.tensor(0.1 + WEIGHT * MAX_LOG_RATIO))
