@@ -40,9 +40,9 @@ def judged_by_tissue(logits: Tensor, image: Tensor, within: Tensor) -> Tensor:
     """``logits``, but for the doubtful ones (below ``SURE_LOGIT`` in size): those have the evidence of ``image`` added.
 
     The evidence is ``WEIGHT`` times the logarithm of the ratio of two shares: how much of what surely is inside, and
-    of what surely is outside within ``REACH`` of the mask, has this intensity; of a voxel and its 26 neighbours, the
-    mean. It is left out where it would make
-    a part of the mask, or of what is beside it (6 neighbours), in which the network alone had drawn no such voxel.
+    of what surely is outside within ``REACH`` of the mask, has this intensity; the mean of a voxel's and of its 26
+    neighbours'. It is left out where it would make a part of the mask, or of what is beside it (6 neighbours), in
+    which the network alone had drawn no such voxel.
 
     Args:
         logits: float32 (i, j, k).
