@@ -282,8 +282,8 @@ def _status(file: Path, source: CaseSource) -> os.stat_result:
     except OSError as error:
         raise UnreadableVolume(
             file.name,
-            f"of the case '{source.name}', it is not there ({error.strerror})",
-            "Add the file, or leave the case out of the folder.",
+            f"the case '{source.name}' needs it, and it cannot be opened ({error.strerror})",
+            "Add the file, check its permissions, or leave the case out.",
         ) from error
 
 

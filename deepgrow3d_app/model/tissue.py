@@ -101,7 +101,7 @@ def _mean_of_neighbours(evidence: Tensor, within: Tensor) -> Tensor:
 
 
 def _with_both_neighbours(values: Tensor, axis: int) -> Tensor:
-    """The sums of each value and those next to it along ``axis``. PyTorch's pooling takes ten times as long."""
+    """The sums of each value and those next to it along ``axis``. PyTorch's pooling takes far longer."""
     sums = values.clone()
     pairs = values.shape[axis] - 1
     sums.narrow(axis, 0, pairs).add_(values.narrow(axis, 1, pairs))

@@ -222,6 +222,6 @@ def test_results_of_another_format_are_refused(tmp_path):
 
 def test_a_case_without_its_labels_is_refused_by_name_and_nothing_is_written(sources, tmp_path):
     sources[0].labels.unlink()
-    with pytest.raises(UnreadableVolume, match=r"'labels.nii.gz': of the case 'box', it is not there .* Add the file"):
+    with pytest.raises(UnreadableVolume, match=r"'labels.nii.gz': the case 'box' needs it.*No such file.*Add the file"):
         run_evaluation(evaluation(sources), tmp_path / "out", lambda progress: None)
     assert not (tmp_path / "out").exists()
