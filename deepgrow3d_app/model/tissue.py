@@ -20,7 +20,10 @@ from torch.nn.functional import conv1d, max_pool3d
 SURE_LOGIT = 1.5
 """From here on the network is sure, upwards and downwards: probabilities of 0.82 and 0.18."""
 WEIGHT = 1.4
-"""Of the evidence, beside the network's answer. With half of it, inexact clicks gained less, and exact ones no more."""
+"""Of the evidence, beside the network's answer.
+
+With half of it, each voxel judged alone, inexact clicks gained less, and exact ones no more.
+"""
 MAX_LOG_RATIO = 2.0
 """Intensities alone are never believed more than that, times ``WEIGHT``."""
 REACH = 6

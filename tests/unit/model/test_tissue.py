@@ -33,7 +33,7 @@ def _organ():
 
 
 def _organ_with_lookalikes():
-    """The same with some organ in the fat and some fat in the organ, of which the network is unsure and draws neither."""
+    """The same with some organ in the fat and some fat in the organ. There, the network is unsure and draws neither."""
     image, logits = _organ()
     image[SPECK], logits[SPECK] = ORGAN, -0.1
     image[HOLE], logits[HOLE] = FAT, 0.1
