@@ -17,6 +17,7 @@ from rich.console import Console
 from deepgrow3d_app import __version__
 from deepgrow3d_app.client import TOKEN_VARIABLE
 from deepgrow3d_app.errors import DeepGrow3DError, InvalidInput, InvalidRequest
+from deepgrow3d_app.model.cores import limit_threads
 
 DEFAULT_CHECKPOINT = Path(__file__).parents[2] / "apps" / "deepgrow3d" / "model" / "deepgrow3d.safetensors"
 
@@ -69,6 +70,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be in the encoding that is printed
             stream.reconfigure(errors="backslashreplace")
+    limit_threads()  # before the commands import what counts cores
     try:
         app()
     except (DeepGrow3DError, OSError) as error:

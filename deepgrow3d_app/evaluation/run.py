@@ -36,6 +36,7 @@ from deepgrow3d_app.evaluation.results import (
     User,
 )
 from deepgrow3d_app.evaluation.summary import series_of, write_summary
+from deepgrow3d_app.model.cores import usable_cores
 from deepgrow3d_app.volume.files import read_mask, write_mask
 from deepgrow3d_app.volume.geometry import voxel_ml
 
@@ -296,9 +297,9 @@ def _code_digest() -> str:
 
 
 def _machine() -> str:
-    """Processor and number of cores, as far as the system tells."""
+    """Processor and number of cores that may be used, as far as the system tells."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
-    return f"{processor}, {os.cpu_count()} cores"
+    return f"{processor}, {usable_cores()} cores"

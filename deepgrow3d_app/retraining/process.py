@@ -26,12 +26,12 @@ from deepgrow3d_app.cases.prepare import prepare_cases
 from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
 from deepgrow3d_app.model.allocator import keep_freed_memory
 from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.model.cores import usable_cores
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.retraining.job import JobFolder, JobSetup, JobState
 from deepgrow3d_app.retraining.judging import Court, Target, judge
 from deepgrow3d_app.training.cases import CaseGroup, load_group
 from deepgrow3d_app.training.log import Progress
-from deepgrow3d_app.training.patch_workers import usable_cores
 from deepgrow3d_app.training.ranks import alone
 from deepgrow3d_app.training.run import RunRequest, run_training
 from deepgrow3d_app.training.validation import spread_targets

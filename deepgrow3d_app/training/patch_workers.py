@@ -16,6 +16,7 @@ import torch
 
 from deepgrow3d_app.cases.worker_process import end_with_parent
 from deepgrow3d_app.errors import DeepGrow3DError, TrainingError
+from deepgrow3d_app.model.cores import usable_cores
 from deepgrow3d_app.training.patches import Patch, PatchSource
 from deepgrow3d_app.training.ranks import Ranks
 
@@ -35,11 +36,6 @@ def workers_for(ranks: Ranks) -> int:
         return 0
     of_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count))  # torchrun says so
     return max(1, usable_cores() // of_this_machine - 1)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class PatchWorkers:

@@ -9,8 +9,8 @@ import threading
 
 import torch
 
+from deepgrow3d_app.model.cores import THREADS_VARIABLE, usable_cores
 from deepgrow3d_app.retraining.job import JobFolder
-from deepgrow3d_app.training.patch_workers import usable_cores
 
 STOP_S = 4.5
 """What a process gets to save what is worth keeping; then it is killed."""
@@ -70,5 +70,5 @@ def _environment() -> dict[str, str]:
         numbers = visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
         environment["CUDA_VISIBLE_DEVICES"] = numbers[-1]
     if not torch.cuda.is_available():
-        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // 2))
+        environment[THREADS_VARIABLE] = str(max(1, usable_cores() // 2))
     return environment

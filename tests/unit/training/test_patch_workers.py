@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from deepgrow3d_app.errors import TrainingError
-from deepgrow3d_app.training.patch_workers import PatchWorkers, usable_cores, workers_for
+from deepgrow3d_app.model.cores import usable_cores
+from deepgrow3d_app.training.patch_workers import PatchWorkers, workers_for
 from deepgrow3d_app.training.ranks import Ranks
 
 
