@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,6 +127,16 @@ class TryIt:
         place = self.page.evaluate(PLACE_OF, list(index))
         self.page.wait_for_timeout(200)
         return place["x"], place["y"]
+
+    def crosshair_at(self, index: Sequence[int]) -> list[float]:
+        """Where the slices cross, from 0 to 1 along each axis, after they were turned to a voxel."""
+        self.page.evaluate("index => deepgrow3d.viewer.turnTo(index)", list(index))
+        return self.crosshair()
+
+    def crosshair(self) -> list[float]:
+        """Where the slices cross."""
+        place: list[float] = self.page.evaluate("() => deepgrow3d.viewer.crosshair")
+        return place
 
     def click_at(self, place: tuple[float, float]) -> None:
         """Click there, and wait for nothing."""

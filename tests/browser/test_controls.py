@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.pages import INSIDE, TryIt, versions
 from tests.integration.launcher import Server
+from tests.integration.phantom import Phantom
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -55,6 +57,47 @@ def test_no_key_or_double_click_turns_the_view_to_another_one(tried: TryIt) -> N
     assert tried.page.evaluate(shown) == before
     tried.page.keyboard.press("Control+z")  # our own keys work there
     assert tried.page.evaluate("() => document.activeElement.id") == "canvas"
+
+
+@pytest.mark.parametrize(
+    ("key", "towards"),
+    [
+        ("ArrowUp", "S"),
+        ("ArrowDown", "I"),
+        ("ArrowLeft", "R"),  # which is on the left of the screen
+        ("ArrowRight", "L"),
+        ("PageUp", "A"),
+        ("PageDown", "P"),
+    ],
+)
+def test_a_key_turns_the_slices_by_one_voxel(tried: TryIt, phantom: Phantom, key: str, towards: str) -> None:
+    tried.go_to("ten")
+    expected = list(INSIDE)
+    for axis, (forwards, backwards) in enumerate(
+        zip(nib.aff2axcodes(phantom.affine), nib.aff2axcodes(-phantom.affine), strict=True)
+    ):
+        expected[axis] += (forwards == towards) - (backwards == towards)
+    assert expected != list(INSIDE)
+    after = tried.crosshair_at(expected)
+    tried.crosshair_at(INSIDE)
+    tried.page.keyboard.press(key)
+    assert tried.crosshair() == pytest.approx(after)
+    structures = tried.page.get_by_role("listbox", name="Structures")
+    structures.get_by_role("option").first.focus()  # there it is for the list
+    tried.page.keyboard.press(key)
+    assert tried.crosshair() == pytest.approx(after)
+
+
+def test_slices_turn_no_further_than_the_image_goes(tried: TryIt) -> None:
+    tried.go_to("ten")
+    for key in ("PageUp", "PageDown"):
+        for _ in range(60):  # there are 40 voxels at most
+            tried.page.keyboard.press(key)
+        there = tried.crosshair()
+        assert min(there) >= 0
+        assert max(there) <= 1
+        tried.page.keyboard.press(key)
+        assert tried.crosshair() == there
 
 
 def test_structures_are_told_apart_and_chosen_with_the_keyboard(tried: TryIt) -> None:

@@ -18,6 +18,14 @@ const CONTRASTS: Record<string, [number, number] | null> = {
   'lung (-1350 to 150 HU)': [-1350, 150],
   'bone (-450 to 1050 HU)': [-450, 1050],
 };
+const STEPS: Record<string, readonly [number, number, number]> = {
+  ArrowUp: [0, 0, 1],
+  ArrowDown: [0, 0, -1],
+  ArrowLeft: [1, 0, 0], // right is on the left of the screen
+  ArrowRight: [-1, 0, 0],
+  PageUp: [0, 1, 0],
+  PageDown: [0, -1, 0],
+};
 const GRAPHICS_STOPPED = 'The graphics card stopped. Save, then reload the page.';
 
 let drawing = new Drawing(NO_STUDY, [], [0, 0, 0], undefined, null);
@@ -205,13 +213,15 @@ function add(): void {
 function pressed(event: KeyboardEvent): void {
   const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
   const isText = event.target === element('name'); // has an undo of its own
+  const isListed = event.target instanceof Node && element('structures').contains(event.target); // where arrows choose structures
   const isCommand = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase(); // Caps Lock makes capitals
-  if (event.shiftKey) return; // with Ctrl and Z, that is redo elsewhere
-  if (!isCommand && key === 'n' && !isTyping) return showDoubt();
-  if (!isCommand) return;
-  if (key === 'z' && !isText) undo();
-  else if (key === 's') save();
+  if (event.shiftKey || event.altKey) return; // with Ctrl and Z, shift is redo elsewhere; Alt and an arrow leave the page
+  if (isCommand && key === 'z' && !isText) undo();
+  else if (isCommand && key === 's') save();
+  else if (isCommand || isTyping) return;
+  else if (key === 'n') showDoubt();
+  else if (STEPS[event.key] && !isListed) viewer.step(STEPS[event.key]);
   else return;
   event.preventDefault();
 }

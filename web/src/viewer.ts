@@ -168,6 +168,11 @@ export class Viewer {
     this.niivue.setCustomLayout(layout);
   }
 
+  /** Turn the slices by voxels towards right, front and head; no further than the image goes. */
+  step(towards: readonly [number, number, number]): void {
+    if (this.isOpen && !this.isLost) this.niivue.moveCrosshairInVox(...towards);
+  }
+
   /** Turn the slices to a voxel. */
   turnTo(index: Index): void {
     if (this.isLost) return;
