@@ -18,10 +18,10 @@ from deepgrow3d_app.click.click import Click, checked_clicks
 from deepgrow3d_app.click.guidance import Point
 from deepgrow3d_app.errors import LabelMismatch
 from deepgrow3d_app.model.checkpoint import Checkpoint
+from deepgrow3d_app.model.correction import corrected
 from deepgrow3d_app.model.engine import Engine, TorchEngine
 from deepgrow3d_app.model.inputs import network_inputs
 from deepgrow3d_app.model.intensity import IntensityWindow
-from deepgrow3d_app.model.late_correction import LATE_CLICKS, merged
 from deepgrow3d_app.model.region import Region, first_region, next_region
 from deepgrow3d_app.model.roi import Roi
 from deepgrow3d_app.model.spec import ModelSpec
@@ -214,10 +214,9 @@ def _obedient_mask(logits: Tensor, roi: Roi, source: _Source) -> BoxedMask:
         if covered is not None:
             beyond[relative(covered, box)] = False
         part |= beyond
-        if len(clicked) >= LATE_CLICKS:
-            count = len(source.foreground)
-            voxels = [relative(place, box) for place in clicked]
-            part = merged(source.previous.within(box), part, voxels[:count], voxels[count:])
+        count = len(source.foreground)
+        voxels = [relative(place, box) for place in clicked]
+        part = corrected(source.previous.within(box), part, voxels[:count], voxels[count:])
     for place in clicked[: len(source.foreground)]:
         part[relative(place, box)] = True
     for place in clicked[len(source.foreground) :]:

@@ -1,4 +1,4 @@
-"""What a late click changes, on masks that can be drawn by hand."""
+"""What a correcting click changes, on masks that can be drawn by hand."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from deepgrow3d_app.click.click import Click
-from deepgrow3d_app.model.late_correction import merged
+from deepgrow3d_app.model.correction import LATE_CLICKS, corrected
 from deepgrow3d_app.model.predictor import Predictor
 from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.boxed_mask import around_voxel
@@ -18,6 +18,18 @@ from deepgrow3d_app.volume.volume import Volume
 def mask(text):
     """Rows of a slice, '#' inside; bool (rows, columns, 1)."""
     return np.array([[c == "#" for c in row] for row in text.split()])[..., None]
+
+
+def late(before, now, foreground, background):
+    """``corrected``, after so many clicks that were obeyed already that the latest one is late."""
+    inside = [tuple(index) for index in np.argwhere(before) if tuple(index) not in background][:1]
+    obeyed = inside * (LATE_CLICKS - len(foreground) - len(background))
+    return early(before, now, [*obeyed, *foreground], background)
+
+
+def early(before, now, foreground, background):
+    """``corrected``, with voxels instead of boxes; late where there are so many of them."""
+    return corrected(before, now, *([around_voxel(index) for index in some] for some in (foreground, background)))
 
 
 BEFORE = """
@@ -33,7 +45,7 @@ NOW = """
 
 
 def test_a_foreground_click_adds_what_hangs_together_with_it():
-    after = merged(mask(BEFORE), mask(NOW), [around_voxel((1, 7, 0))], [])
+    after = late(mask(BEFORE), mask(NOW), [(1, 7, 0)], [])
     np.testing.assert_array_equal(
         after,
         mask(
@@ -47,7 +59,7 @@ def test_a_foreground_click_adds_what_hangs_together_with_it():
 
 
 def test_a_background_click_removes_what_hangs_together_with_it():
-    after = merged(mask(BEFORE), mask(NOW), [around_voxel((1, 5, 0))], [around_voxel((0, 6, 0))])
+    after = late(mask(BEFORE), mask(NOW), [(1, 5, 0)], [(0, 6, 0)])
     np.testing.assert_array_equal(
         after,
         mask(
@@ -61,26 +73,57 @@ def test_a_background_click_removes_what_hangs_together_with_it():
 
 
 def test_a_change_beside_the_click_counts_too():
-    after = merged(mask(BEFORE), mask(NOW), [around_voxel((2, 1, 0))], [])
+    after = late(mask(BEFORE), mask(NOW), [(2, 1, 0)], [])
     assert after[:2, 0].all(), "diagonal neighbours of the clicked voxel"
     np.testing.assert_array_equal(after[:, 4:], mask(BEFORE)[:, 4:])
 
 
 def test_where_no_click_is_contradicted_the_answer_stands():
-    np.testing.assert_array_equal(merged(mask(BEFORE), mask(NOW), [around_voxel((1, 5, 0))], []), mask(NOW))
+    for rule in (early, late):
+        np.testing.assert_array_equal(rule(mask(BEFORE), mask(NOW), [(1, 5, 0)], []), mask(NOW))
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(1, True), (2, True), (3, False)])
+def test_an_early_foreground_click_takes_away_no_part_much_larger_than_what_it_adds(asked, kept):
+    """The block on the left has 7 voxels: more than three times two, and less than three times three."""
+    before, now = (np.zeros((5, 9, 1), bool) for _ in range(2))
+    before[:, :1] = before[:2, 1:2] = True
+    before[4, 3] = True  # a part of one voxel
+    now[0, 5 : 5 + asked] = True
+    now[3, 8] = True  # that is new too, and elsewhere
+    after = early(before, now, [(0, 5, 0)], [])
+    expected = now | (before & kept)
+    expected[4, 3] = False
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_an_early_background_click_adds_no_part_much_larger_than_what_it_takes_away():
+    """As above, with inside and outside exchanged."""
+    before, now = (np.ones((5, 9, 1), bool) for _ in range(2))
+    before[:, :1] = before[:2, 1:2] = False
+    before[4, 3] = False
+    now[0, 5:7] = now[3, 8] = False
+    expected = now & before
+    expected[4, 3] = True
+    np.testing.assert_array_equal(early(before, now, [(4, 5, 0)], [(0, 5, 0)]), expected)
+
+
+def test_where_clicks_asked_for_both_an_early_answer_stands():
+    asked = [(1, 7, 0)], [(0, 6, 0)]
+    np.testing.assert_array_equal(early(mask(BEFORE), mask(NOW), *asked), mask(NOW))
 
 
 @given(
     hnp.arrays(bool, (4, 5, 3)),
     hnp.arrays(bool, (4, 5, 3)),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=5, unique=True),
-    st.integers(0, 5),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=8, unique=True),
+    st.integers(0, 8),
 )
 def test_every_voxel_is_as_before_or_as_now_and_clicks_get_what_they_asked_for(before, now, clicked, split):
     foreground, background = clicked[:split], clicked[split:]
     for index in clicked:
         now[index] = index in foreground
-    after = merged(before, now, *([around_voxel(index) for index in some] for some in (foreground, background)))
+    after = early(before, now, foreground, background)
     assert ((after == before) | (after == now)).all()
     assert all(after[index] == now[index] for index in clicked)
 
