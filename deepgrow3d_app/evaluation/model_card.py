@@ -22,7 +22,7 @@ from deepgrow3d_app.evaluation.ablation import Ablation
 from deepgrow3d_app.evaluation.results import Results, User
 from deepgrow3d_app.evaluation.summary import NOC_CAP, Series, Summary, reported_clicks, series_of
 from deepgrow3d_app.model.checkpoint import lineage
-from deepgrow3d_app.model.correction import LATE_CLICKS, OPPOSITE
+from deepgrow3d_app.model.correction import LATE_CLICKS, MISS_MM, OPPOSITE
 from deepgrow3d_app.model.spec import ModelSpec
 
 WORSENING = 0.005
@@ -196,6 +196,7 @@ def model_card(
         noc_cap=NOC_CAP,
         late_clicks=LATE_CLICKS,
         opposite=OPPOSITE,
+        miss_mm=MISS_MM,
         ablation=ablation,
         command=command,
     )

@@ -28,7 +28,7 @@ from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.model.suggestion import Suggestion, least_sure
 from deepgrow3d_app.model.tissue import judged_by_tissue
 from deepgrow3d_app.volume.boxed_mask import BoxedMask, around_voxel, intersection, relative, union
-from deepgrow3d_app.volume.geometry import AxisOrder, Index
+from deepgrow3d_app.volume.geometry import AxisOrder, Index, Spacing
 from deepgrow3d_app.volume.volume import Mask, Volume
 
 MAX_PASSES = 4
@@ -89,13 +89,20 @@ class Predictor:
         return cls(checkpoint.spec, TorchEngine(checkpoint.network(), device))
 
     @torch.inference_mode()
-    def predict(self, volume: Volume, clicks: Iterable[Click], previous: Mask | BoxedMask | None = None) -> Prediction:
+    def predict(
+        self,
+        volume: Volume,
+        clicks: Iterable[Click],
+        previous: Mask | BoxedMask | None = None,
+        latest: Click | None = None,
+    ) -> Prediction:
         """The mask of the structure that ``clicks`` point at.
 
         Args:
             volume: the image.
             clicks: all clicks on this structure so far, on the stored grid.
             previous: the mask before the latest click, on the stored grid; ``None`` at a cold start.
+            latest: which of the clicks is new since then; ``None`` where that is not known.
 
         Raises:
             InvalidClicks: a click outside the volume, no foreground click, or contradictory clicks.
@@ -115,11 +122,13 @@ class Predictor:
             foreground=[order.apply_to_index(c.index, volume.shape) for c in clicks if c.is_positive],
             background=[order.apply_to_index(c.index, volume.shape) for c in clicks if not c.is_positive],
             previous=None if known is None or known.voxels == 0 else known.tight().reordered(order),
+            latest=None if latest is None else order.apply_to_index(latest.index, volume.shape),
+            spacing_mm=order.apply_to_spacing(volume.spacing_mm),
         )
         region = first_region(
             self.spec,
             source.image.shape,
-            order.apply_to_spacing(volume.spacing_mm),
+            source.spacing_mm,
             source.foreground,
             None if source.previous is None else source.previous.box,
             source.background,
@@ -175,6 +184,8 @@ class _Source:
     foreground: list[Index]
     background: list[Index]
     previous: BoxedMask | None
+    latest: Index | None
+    spacing_mm: Spacing
 
     def after_a_look(self, roi: Roi, logits: Tensor) -> _Source:
         """This with what a first look has found as the previous mask, where there is none.
@@ -216,7 +227,9 @@ def _obedient_mask(logits: Tensor, roi: Roi, source: _Source) -> BoxedMask:
         part |= beyond
         count = len(source.foreground)
         voxels = [relative(place, box) for place in clicked]
-        part = corrected(source.previous.within(box), part, voxels[:count], voxels[count:])
+        latest = None if source.latest is None else relative(around_voxel(source.latest), box)
+        before = source.previous.within(box)
+        part = corrected(before, part, voxels[:count], voxels[count:], latest, source.spacing_mm)
     for place in clicked[: len(source.foreground)]:
         part[relative(place, box)] = True
     for place in clicked[len(source.foreground) :]:

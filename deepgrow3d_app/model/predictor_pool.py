@@ -108,7 +108,13 @@ class PredictorPool:
             if isinstance(predictor.engine, RelayEngine):
                 predictor.engine.wait(timeout_s)
 
-    def predict(self, volume: Volume, clicks: Iterable[Click], previous: Mask | BoxedMask | None = None) -> Prediction:
+    def predict(
+        self,
+        volume: Volume,
+        clicks: Iterable[Click],
+        previous: Mask | BoxedMask | None = None,
+        latest: Click | None = None,
+    ) -> Prediction:
         """See :meth:`Predictor.predict`; :attr:`Prediction.device` says who answered.
 
         Raises:
@@ -119,7 +125,7 @@ class PredictorPool:
             with self._least_busy() as place:
                 predictor = self._predictors[place]
                 try:
-                    return predictor.predict(volume, clicks, previous)
+                    return predictor.predict(volume, clicks, previous, latest)
                 except (MemoryError, RuntimeError) as error:
                     if _is_out_of_memory(error):
                         logger.warning("No memory left on %s: %s", predictor.engine.device, error)
@@ -129,7 +135,7 @@ class PredictorPool:
                     self._lose(place, error)
         for spare in self._spares:
             try:
-                return spare.predictor().predict(volume, clicks, previous)
+                return spare.predictor().predict(volume, clicks, previous, latest)
             except (MemoryError, RuntimeError) as error:  # noqa: PERF203 - the next one takes less
                 if not _is_out_of_memory(error):
                     raise

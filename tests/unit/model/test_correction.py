@@ -14,22 +14,25 @@ from deepgrow3d_app.model.spec import ModelSpec
 from deepgrow3d_app.volume.boxed_mask import around_voxel
 from deepgrow3d_app.volume.volume import Volume
 
+SPACING_MM = (4.0, 6.0, 5.0)
+
 
 def mask(text):
     """Rows of a slice, '#' inside; bool (rows, columns, 1)."""
     return np.array([[c == "#" for c in row] for row in text.split()])[..., None]
 
 
-def late(before, now, foreground, background):
+def late(before, now, foreground, background, latest=None):
     """``corrected``, after so many clicks that were obeyed already that the latest one is late."""
     inside = [tuple(index) for index in np.argwhere(before) if tuple(index) not in background][:1]
     obeyed = inside * (LATE_CLICKS - len(foreground) - len(background))
-    return early(before, now, [*obeyed, *foreground], background)
+    return early(before, now, [*obeyed, *foreground], background, latest)
 
 
-def early(before, now, foreground, background):
+def early(before, now, foreground, background, latest=None):
     """``corrected``, with voxels instead of boxes; late where there are so many of them."""
-    return corrected(before, now, *([around_voxel(index) for index in some] for some in (foreground, background)))
+    missed, exceeded = ([around_voxel(index) for index in some] for some in (foreground, background))
+    return corrected(before, now, missed, exceeded, None if latest is None else around_voxel(latest), SPACING_MM)
 
 
 BEFORE = """
@@ -78,7 +81,7 @@ def test_a_change_beside_the_click_counts_too():
     np.testing.assert_array_equal(after[:, 4:], mask(BEFORE)[:, 4:])
 
 
-def test_where_no_click_is_contradicted_the_answer_stands():
+def test_where_no_click_is_contradicted_and_none_is_known_to_be_new_the_answer_stands():
     for rule in (early, late):
         np.testing.assert_array_equal(rule(mask(BEFORE), mask(NOW), [(1, 5, 0)], []), mask(NOW))
 
@@ -113,17 +116,56 @@ def test_where_clicks_asked_for_both_an_early_answer_stands():
     np.testing.assert_array_equal(early(mask(BEFORE), mask(NOW), *asked), mask(NOW))
 
 
+def test_a_late_click_that_the_mask_agreed_with_gets_what_is_new_near_it():
+    """12 mm are three rows or two columns."""
+    before = np.zeros((9, 9, 1), bool)
+    before[:, :4] = True
+    now = before.copy()
+    now[0, 4] = now[8, 4] = True  # near the click, and 5 rows away
+    now[3, 7] = True  # 4 columns away
+    now[3, 0] = False
+    expected = before.copy()
+    expected[0, 4] = True
+    np.testing.assert_array_equal(late(before, now, [(3, 3, 0)], [], (3, 3, 0)), expected)
+
+
+def test_a_late_background_click_outside_the_mask_takes_away_near_it():
+    """The mirror image of the one before."""
+    before = np.ones((9, 9, 1), bool)
+    before[:, :4] = False
+    now = before.copy()
+    now[0, 4] = now[8, 4] = now[3, 7] = False
+    now[3, 0] = True
+    expected = before.copy()
+    expected[0, 4] = False
+    np.testing.assert_array_equal(late(before, now, [(8, 8, 0)], [(3, 3, 0)], (3, 3, 0)), expected)
+
+
+def test_an_early_click_that_the_mask_agreed_with_takes_away_no_part_much_larger_than_what_it_adds_near_it():
+    before = np.zeros((9, 9, 1), bool)
+    before[:, :4] = True
+    now = before.copy()
+    now[0, 4] = now[8, 4] = now[3, 8] = True
+    for gone, stays in ((3, False), (4, True)):
+        now[5:9, 0] = True
+        now[5 : 5 + gone, 0] = False
+        expected = now.copy()
+        expected[5 : 5 + gone, 0] = stays
+        np.testing.assert_array_equal(early(before, now, [(3, 3, 0)], [], (3, 3, 0)), expected)
+
+
 @given(
     hnp.arrays(bool, (4, 5, 3)),
     hnp.arrays(bool, (4, 5, 3)),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=8, unique=True),
     st.integers(0, 8),
+    st.booleans(),
 )
-def test_every_voxel_is_as_before_or_as_now_and_clicks_get_what_they_asked_for(before, now, clicked, split):
+def test_every_voxel_is_as_before_or_as_now_and_clicks_get_what_they_asked_for(before, now, clicked, split, is_known):
     foreground, background = clicked[:split], clicked[split:]
     for index in clicked:
         now[index] = index in foreground
-    after = early(before, now, foreground, background)
+    after = early(before, now, foreground, background, clicked[-1] if is_known else None)
     assert ((after == before) | (after == now)).all()
     assert all(after[index] == now[index] for index in clicked)
 
@@ -148,3 +190,17 @@ def test_the_predictor_holds_to_it_from_the_sixth_click_on(clicks):
     answer = Predictor(ModelSpec(), Brightness()).predict(Volume(array, np.eye(4)), made, previous).mask
     assert answer[8:12, 8:16, 8:16].mean() > 0.9, "what hangs together with the click is corrected"
     assert answer[24, 12, 12] == (clicks < 6), "of the other cube, nobody asked"
+
+
+@pytest.mark.parametrize("latest", [None, (5, 10, 13)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+def test_the_predictor_takes_over_what_is_new_near_the_latest_click_in_any_orientation(latest, signs):
+    array = np.full((32, 32, 32), -100, np.int16)
+    array[4:12, 8:16, 8:16] = array[20:28, 8:16, 8:16] = 200
+    previous = np.zeros(array.shape, np.uint8)
+    previous[4:8, 8:16, 8:16] = 1
+    made = [Click((5, 10, k)) for k in range(8, 14)]
+    volume = Volume(array, np.diag([3.0 * sign for sign in signs] + [1.0]))
+    answer = Predictor(ModelSpec(), Brightness()).predict(volume, made, previous, latest and Click(latest)).mask
+    assert answer[8:12, 8:16, 8:16].mean() > 0.9, "12 mm are four voxels: the rest of the cube is near enough"
+    assert answer[24, 12, 12] == (latest is None)

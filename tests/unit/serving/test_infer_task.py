@@ -191,21 +191,25 @@ def read_mask_of(content):
     return np.asarray(nib.Nifti1Image.from_bytes(content).dataobj)
 
 
-def test_clicks_reach_the_network_in_the_order_that_they_were_sent(task, image, tmp_path, monkeypatch):
+def test_clicks_reach_the_network_in_the_order_that_they_were_sent_and_it_is_told_which_is_new(
+    task, image, tmp_path, monkeypatch
+):
     """The first foreground click means the whole structure; those after it mean what was missed."""
-    steps = [request((4, 4, 4)), request((4, 4, 4), (1, 6, 2)), request((4, 4, 4), (1, 6, 2), (0, 0, 6))]
+    first, second, *more = (4, 4, 4), (1, 6, 2), (0, 0, 6), (7, 7, 7)
+    steps = [request(first), request(first, second), request(first, second, *more)]
     seen = []
     predict = PredictorPool.predict
 
-    def spied(self, volume, clicks, previous=None):
-        seen.append([click.index for click in clicks])
-        return predict(self, volume, clicks, previous)
+    def spied(self, volume, clicks, previous=None, latest=None):
+        seen.append(([click.index for click in clicks], None if latest is None else latest.index))
+        return predict(self, volume, clicks, previous, latest)
 
     monkeypatch.setattr(PredictorPool, "predict", spied)
     for step in steps:
         task.answer(step, image)
     answered = list(seen)
-    assert answered == [[click.index for click in step.clicks] for step in steps]
+    assert [clicks for clicks, _ in answered] == [[click.index for click in step.clicks] for step in steps]
+    assert [latest for _, latest in answered] == [first, second, None]
     restarted = task_in(tmp_path)
     seen.clear()
     restarted.answer(steps[-1], image)
