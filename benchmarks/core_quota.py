@@ -57,7 +57,8 @@ def group_with_quota(cores: float) -> Iterator[Path]:
             group.mkdir()
             try:
                 for name, text in limits.items():
-                    (group / name).write_text(text)
+                    with (group / name).open("r+") as limit:  # which the kernel has put there, or this is no group
+                        limit.write(text)
             except OSError:
                 group.rmdir()
                 continue

@@ -45,4 +45,4 @@ class NetworkMethod:
 
     def segment(self, volume: Volume, clicks: Sequence[Click], previous: Mask | None) -> Mask:
         """See :class:`~deepgrow3d_app.evaluation.protocol.Method`."""
-        return self._predictor.predict(volume, clicks, previous, clicks[-1]).mask
+        return self._predictor.predict(volume, clicks, previous, clicks[-1:]).mask

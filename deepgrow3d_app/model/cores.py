@@ -47,17 +47,18 @@ def quota_in_cores(membership: Path = MEMBERSHIP, groups: Path = GROUPS) -> floa
     Args:
         membership: the kernel's list of these groups: ``number:controllers:/path`` a line, see cgroups(7). In version 2
             there is one group, with neither a number nor controllers.
-        groups: where the groups are mounted: version 2 at the top, version 1 in a folder for each controller.
+        groups: where the groups are mounted: version 2 at the top, version 1 in folders that are called ``cpu``, or by
+            all controllers that are mounted together.
     """
     folders = list[Path]()
     for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        top = groups / "cpu" if controllers else groups
-        group = top / path.lstrip("/")
-        # A container may be told its path on the host, while its own group is mounted as the top one.
-        folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(top)]
+        for top in {groups / "cpu", groups / controllers} if controllers else {groups}:
+            group = top / path.lstrip("/")
+            # A container may be told its path on the host, while its own group is mounted as the top one.
+            folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(top)]
     return min((quota for folder in folders if (quota := _quota(folder)) is not None), default=None)
 
 
@@ -65,7 +66,7 @@ def _quota(group: Path) -> float | None:
     """Of one group, in cores: version 2 writes ``max`` where there is none, version 1 a negative number."""
     version_1 = " ".join(_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     match (_text(group / "cpu.max") or version_1).split():
-        case [quota, period] if quota.isdecimal() and period.isdecimal():
+        case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period) > 0:
             return int(quota) / int(period)
     return None
 
@@ -73,7 +74,7 @@ def _quota(group: Path) -> float | None:
 def _text(file: Path) -> str:
     """What ``file`` holds; nothing where there is none, as on other systems, or where it may not be read."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

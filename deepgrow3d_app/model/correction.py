@@ -1,4 +1,4 @@
-"""What a correcting click may change: all that it asked for, and little else.
+"""What a correcting click may change: all that it asked for, and less and less else.
 
 A network answers every click anew, and a new answer that is right where it was asked is now and then wrong where it had
 been right before. But people click where the mask is wrong most: whoever adds a little has not overlooked that most of
@@ -10,13 +10,13 @@ progressive merge of FocalClick (Chen et al., CVPR 2022), with added and removed
 may change more: the structure is still being found.
 
 A click that the mask before agreed with has missed the error that it meant, as hands do, by a few millimetres: it asks
-for what changes its way so near to it.
+for the parts that change its way and begin so near to it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cc3d
 import numpy as np
@@ -26,10 +26,13 @@ from deepgrow3d_app.volume.boxed_mask import Box, bounding_box, relative
 from deepgrow3d_app.volume.geometry import Spacing
 
 LATE_CLICKS = 6
-"""From so many clicks on, nothing else changes."""
+"""From so many clicks on, nothing changes that was not asked for."""
 
 OPPOSITE = 3
-"""Before that, a part that changes the other way has at most so many voxels for each that was asked for."""
+"""Before that, a part that changes the other way has at most so many voxels for each that was asked for.
+
+What changes the same way elsewhere is taken over: the structure goes on, or so does what does not belong to it.
+"""
 
 MISS_MM = 12.0
 """Along each axis: three times what the noisy user of the evaluation misses by."""
@@ -44,7 +47,7 @@ def corrected(
     now: Region,
     foreground: Sequence[Box],
     background: Sequence[Box],
-    latest: Box | None,
+    latest: Collection[Box],
     spacing_mm: Spacing,
 ) -> Region:
     """``now``, but for changes since ``before`` that no click asked for.
@@ -53,20 +56,20 @@ def corrected(
         before: bool (i, j, k), the mask before the latest click.
         now: the network's answer, of the same shape.
         foreground, background: the clicked voxels, as boxes of one voxel.
-        latest: which of them is new; ``None`` where that is not known.
+        latest: those of them that are new; none where that is not known.
         spacing_mm: of the voxels.
 
     Returns:
-        bool (i, j, k), a new array; ``now`` where ``before`` contradicts no click and the latest is not known, so that
+        bool (i, j, k), a new array; ``now`` where ``before`` contradicts no click and none is known to be new, so that
         nothing says where to look.
     """
     missed = [voxel for voxel in foreground if not before[voxel].all()]
     exceeded = [voxel for voxel in background if before[voxel].any()]
     margin = NEIGHBOURS
     if not missed and not exceeded:
-        if latest is None:
+        missed, exceeded = ([voxel for voxel in some if voxel in latest] for some in (foreground, background))
+        if not missed and not exceeded:
             return now.copy()
-        missed, exceeded = [one for one in foreground if one == latest], [one for one in background if one == latest]
         i, j, k = (math.ceil(MISS_MM / step) for step in spacing_mm)
         margin = (i, j, k)
     added, removed = now & ~before, before & ~now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ class Predictor:
         volume: Volume,
         clicks: Iterable[Click],
         previous: Mask | BoxedMask | None = None,
-        latest: Click | None = None,
+        latest: Collection[Click] = (),
     ) -> Prediction:
         """The mask of the structure that ``clicks`` point at.
 
@@ -102,7 +102,7 @@ class Predictor:
             volume: the image.
             clicks: all clicks on this structure so far, on the stored grid.
             previous: the mask before the latest click, on the stored grid; ``None`` at a cold start.
-            latest: which of the clicks is new since then; ``None`` where that is not known.
+            latest: those of the clicks that are new since then; none where that is not known, if there are several.
 
         Raises:
             InvalidClicks: a click outside the volume, no foreground click, or contradictory clicks.
@@ -122,7 +122,7 @@ class Predictor:
             foreground=[order.apply_to_index(c.index, volume.shape) for c in clicks if c.is_positive],
             background=[order.apply_to_index(c.index, volume.shape) for c in clicks if not c.is_positive],
             previous=None if known is None or known.voxels == 0 else known.tight().reordered(order),
-            latest=None if latest is None else order.apply_to_index(latest.index, volume.shape),
+            latest=[order.apply_to_index(c.index, volume.shape) for c in (clicks if len(clicks) == 1 else latest)],
             spacing_mm=order.apply_to_spacing(volume.spacing_mm),
         )
         region = first_region(
@@ -184,7 +184,7 @@ class _Source:
     foreground: list[Index]
     background: list[Index]
     previous: BoxedMask | None
-    latest: Index | None
+    latest: list[Index]
     spacing_mm: Spacing
 
     def after_a_look(self, roi: Roi, logits: Tensor) -> _Source:
@@ -227,7 +227,7 @@ def _obedient_mask(logits: Tensor, roi: Roi, source: _Source) -> BoxedMask:
         part |= beyond
         count = len(source.foreground)
         voxels = [relative(place, box) for place in clicked]
-        latest = None if source.latest is None else relative(around_voxel(source.latest), box)
+        latest = [relative(around_voxel(index), box) for index in source.latest]
         before = source.previous.within(box)
         part = corrected(before, part, voxels[:count], voxels[count:], latest, source.spacing_mm)
     for place in clicked[: len(source.foreground)]:

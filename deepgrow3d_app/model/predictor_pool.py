@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 
@@ -113,7 +113,7 @@ class PredictorPool:
         volume: Volume,
         clicks: Iterable[Click],
         previous: Mask | BoxedMask | None = None,
-        latest: Click | None = None,
+        latest: Collection[Click] = (),
     ) -> Prediction:
         """See :meth:`Predictor.predict`; :attr:`Prediction.device` says who answered.
 

@@ -190,8 +190,7 @@ class DeepGrowInferTask(InferTask):  # type: ignore[misc]
                 # In the order that they were sent: which foreground click came first means something to the network.
                 clicks = [click for click in ordered if click in way[number]]
                 new = way[number] if number == 0 else way[number] - way[number - 1]
-                latest = next(iter(new)) if len(new) == 1 else None
-                mask = work.add(model.predictors.predict(volume, clicks, mask, latest))
+                mask = work.add(model.predictors.predict(volume, clicks, mask, new))
                 self._memory.remember(subject, way[: number + 1], mask)
             is_logged = self._log.add(subject, Answered(asked, way[-2] if len(way) > 1 else None))
         assert mask is not None  # noqa: S101 - the way is never empty

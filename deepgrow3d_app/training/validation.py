@@ -82,7 +82,7 @@ class _Network:
         self._predictor = predictor
 
     def segment(self, volume: Volume, clicks: Sequence[Click], previous: Mask | None) -> Mask:
-        return self._predictor.predict(volume, clicks, previous, clicks[-1]).mask
+        return self._predictor.predict(volume, clicks, previous, clicks[-1:]).mask
 
 
 def spread_targets(groups: Sequence[CaseGroup], count: int) -> list[tuple[TrainingCase, Structure]]:

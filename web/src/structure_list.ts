@@ -42,7 +42,10 @@ export class StructureList {
     const colour = document.createElement('span');
     colour.style.borderColor = `rgb(${structure.colour})`;
     item.append(colour, structure.name, document.createElement('small'));
-    item.onclick = () => this.choose(structure);
+    item.onclick = () => {
+      this.choose(structure);
+      item.blur(); // whoever points goes on in the image, where keys turn the slices
+    };
     return item;
   }
 

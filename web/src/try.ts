@@ -213,7 +213,8 @@ function add(): void {
 function pressed(event: KeyboardEvent): void {
   const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
   const isText = event.target === element('name'); // has an undo of its own
-  const isListed = event.target instanceof Node && element('structures').contains(event.target); // where arrows choose structures
+  const isListed = event.target instanceof Node && element('structures').contains(event.target);
+  const isOfList = isListed && ['ArrowUp', 'ArrowDown'].includes(event.key); // which choose a structure there
   const isCommand = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase(); // Caps Lock makes capitals
   if (event.shiftKey || event.altKey) return; // with Ctrl and Z, shift is redo elsewhere; Alt and an arrow leave the page
@@ -221,7 +222,7 @@ function pressed(event: KeyboardEvent): void {
   else if (isCommand && key === 's') save();
   else if (isCommand || isTyping) return;
   else if (key === 'n') showDoubt();
-  else if (STEPS[event.key] && !isListed) viewer.step(STEPS[event.key]);
+  else if (STEPS[event.key] && !isOfList) viewer.step(STEPS[event.key]);
   else return;
   event.preventDefault();
 }

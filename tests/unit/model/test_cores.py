@@ -33,7 +33,8 @@ def quota_of(tmp_path):
 @pytest.fixture
 def on_eight_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that what is set in the test is taken back after it
+    monkeypatch.delenv("OMP_NUM_THREADS")
 
 
 def test_version_2_in_a_container_that_sees_itself_at_the_top(quota_of):
@@ -58,6 +59,11 @@ def test_version_1_on_the_host(quota_of):
     assert quota_of(VERSION_1, files) == 0.5
 
 
+def test_version_1_in_a_folder_of_all_controllers(quota_of):
+    files = {"cpu,cpuacct/docker/cpu.cfs_quota_us": "150000\n", "cpu,cpuacct/docker/cpu.cfs_period_us": "100000\n"}
+    assert quota_of(VERSION_1, files) == 1.5
+
+
 def test_version_1_in_a_container_that_is_told_its_path_on_the_host(quota_of):
     assert quota_of(VERSION_1, {"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}) == 3
 
@@ -68,6 +74,7 @@ def test_version_1_in_a_container_that_is_told_its_path_on_the_host(quota_of):
         {},
         {"cpu.max": "max 100000\n"},
         {"cpu.max": ""},
+        {"cpu.max": "100000 0\n"},
         {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
         {"cpu/cpu.cfs_quota_us": "100000\n"},
     ],

@@ -32,7 +32,7 @@ def late(before, now, foreground, background, latest=None):
 def early(before, now, foreground, background, latest=None):
     """``corrected``, with voxels instead of boxes; late where there are so many of them."""
     missed, exceeded = ([around_voxel(index) for index in some] for some in (foreground, background))
-    return corrected(before, now, missed, exceeded, None if latest is None else around_voxel(latest), SPACING_MM)
+    return corrected(before, now, missed, exceeded, [] if latest is None else [around_voxel(latest)], SPACING_MM)
 
 
 BEFORE = """
@@ -201,6 +201,30 @@ def test_the_predictor_takes_over_what_is_new_near_the_latest_click_in_any_orien
     previous[4:8, 8:16, 8:16] = 1
     made = [Click((5, 10, k)) for k in range(8, 14)]
     volume = Volume(array, np.diag([3.0 * sign for sign in signs] + [1.0]))
-    answer = Predictor(ModelSpec(), Brightness()).predict(volume, made, previous, latest and Click(latest)).mask
+    answer = (
+        Predictor(ModelSpec(), Brightness()).predict(volume, made, previous, [Click(latest)] if latest else ()).mask
+    )
     assert answer[8:12, 8:16, 8:16].mean() > 0.9, "12 mm are four voxels: the rest of the cube is near enough"
     assert answer[24, 12, 12] == (latest is None)
+
+
+@pytest.mark.parametrize("grown", [1, 4])
+def test_the_predictor_holds_to_it_from_the_second_click_on(grown):
+    """The cube that goes has 8 slices, the one that grows 1 or 4 more: more than three times as many, or fewer."""
+    array = np.full((32, 32, 32), -100, np.int16)
+    array[4 : 8 + grown, 8:16, 8:16] = 200
+    previous = np.zeros(array.shape, np.uint8)
+    previous[4:8, 8:16, 8:16] = previous[20:28, 8:16, 8:16] = 1
+    made = [Click((5, 10, 10)), Click((8, 12, 12))]
+    answer = Predictor(ModelSpec(), Brightness()).predict(Volume(array, np.eye(4)), made, previous).mask
+    assert answer[8 : 8 + grown, 9:15, 9:15].all()
+    assert answer[21:27, 9:15, 9:15].mean() == (grown == 1)
+
+
+def test_of_a_saved_label_and_one_click_that_is_the_new_one():
+    array = np.full((32, 32, 32), -100, np.int16)
+    array[4:8, 8:16, 8:16] = 200
+    previous = np.zeros(array.shape, np.uint8)
+    previous[4:8, 8:16, 8:16] = previous[20:28, 8:16, 8:16] = 1
+    answer = Predictor(ModelSpec(), Brightness()).predict(Volume(array, np.eye(4)), [Click((5, 10, 10))], previous).mask
+    np.testing.assert_array_equal(answer, previous)

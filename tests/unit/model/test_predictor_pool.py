@@ -148,3 +148,17 @@ def test_a_coarse_look_covers_the_same_millimetres():
     served = coarse_spec(ModelSpec(patch_shape=(80, 80, 80), channels=(32, 64, 128, 192)))
     assert served is not None
     assert served.patch_shape == (48, 48, 48), "rounded up: of 32, too little can be seen"
+
+
+def test_whoever_answers_is_told_which_clicks_are_new(monkeypatch):
+    told = []
+    predict = Predictor.predict
+
+    def spied(self, volume, clicks, previous=None, latest=()):
+        told.append((self.engine.device, latest))
+        return predict(self, volume, clicks, previous, latest)
+
+    monkeypatch.setattr(Predictor, "predict", spied)
+    pool = PredictorPool([Predictor(SPEC, Device("gpu", full()))], [lambda: Predictor(SPEC, Device("cpu"))])
+    pool.predict(AIR, [*CLICK, Click((1, 1, 1))], np.ones((8, 8, 8), np.uint8), [Click((1, 1, 1))])
+    assert told == [("gpu", [Click((1, 1, 1))]), ("cpu", [Click((1, 1, 1))])]
