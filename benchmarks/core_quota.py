@@ -1,4 +1,4 @@
-"""What a click takes where the cores are rationed, with a thread for each visible core and with no more than the quota.
+"""What a click takes where the cores are rationed, with a thread for each core and with no more than the quota.
 
     python -m benchmarks.core_quota --cores 1
 
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--cores", type=float, default=1.0, help="quota, in cores")
     cores = parser.parse_args().cores
     console = Console()
-    visible = usable_cores()
-    kinds = {f"a thread for each of {visible} visible cores": visible, "as many as the quota": None}
+    beyond = usable_cores()  # of the new group
+    kinds = {f"{beyond}, one for each core outside the group": beyond, "as many as the quota": None}
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     with group_with_quota(cores) as group:
         for _ in track(range(ROUNDS), "both in turns", console=console, transient=True):
